@@ -8,14 +8,14 @@ LoragenError                       500 internal_error
 |- NotFound                        404 not_found
 |  |- TaskNotFound                 404 task_not_found
 |  `- EdgeModelNotFound            404 model_not_found
-|- RecipeMismatch                  409 pool_version_mismatch   (internal: makes the gateway recompile)
+|- RecipeMismatch                  409 pool_version_mismatch (internal: the gateway recompiles)
 |- Overloaded                      503 overloaded
 |- Unavailable                     503 unavailable
 |  |- GeneratorUnavailable         503 generator_unavailable
 |  |- StoreUnavailable             503 store_unavailable
 |  `- WorkerUnavailable            503 worker_unavailable
 |- DeadlineExceeded                504 deadline_exceeded
-`- start-up only, never HTTP: ConfigError (exit 2), ArtifactCorrupt (exit 3), SelfTestFailed (exit 4)
+`- start-up, never HTTP: ConfigError (exit 2), ArtifactCorrupt (exit 3), SelfTestFailed (exit 4)
 
 Every class keeps the one constructor `(message, *, param=None, retry_after=None)`: Ray and pickle
 rebuild exceptions from `args`, and a second required argument would lose the type on the way.

@@ -1,0 +1,254 @@
+"""The one schema of all configuration, and the only place that reads the environment.
+
+Order, strongest first: arguments, environment (`LORAGEN_SERVER__PORT=8080`), the YAML files of
+`LORAGEN_CONFIG` or `--config` (comma-separated, later over earlier, merged key by key), defaults.
+Secrets come from the environment or from files in `/run/secrets`, never from YAML. Unknown keys
+are errors.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from loragen.errors import ConfigError
+
+CONFIG_VARIABLE: Final = "LORAGEN_CONFIG"
+SECRETS_FOLDER: Final = Path("/run/secrets")
+SECRET_FIELDS: Final = ("master_secret", "worker_secret", "generator_secret", "redis_url")
+
+
+class Section(BaseModel):
+    """A part of the settings that one component takes as its slice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(Section):
+    """How tasks and recipes are kept in Redis and in memory."""
+
+    namespace: str = Field(
+        "loragen", pattern=r"^[a-z0-9-]+$", description="First part of every Redis key."
+    )
+    recipe_ttl_seconds: int = Field(
+        30 * 86_400,
+        ge=60,
+        description="Recipes expire after this long without use; tasks never do.",
+    )
+    memory_entries: int = Field(
+        10_000, ge=1, description="Tasks kept resolved in a gateway's memory."
+    )
+    memory_ttl_seconds: float = Field(
+        2.0,
+        gt=0,
+        description="After this long a gateway asks Redis again whether a task still exists.",
+    )
+    timeout_seconds: float = Field(2.0, gt=0, description="Deadline of one Redis call.")
+
+
+class EdgeModelSettings(Section):
+    """One small model that answers, with its workers and, if it has one, its generator."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$",
+        description="The `model` clients ask for. No ':'.",
+    )
+    model: Path = Field(description="Folder of the Hugging Face model.")
+    chat_template: Path | None = Field(
+        None, description="Compiled template; default: the model folder's chat_template.jinja."
+    )
+    generator: Path | None = Field(
+        None,
+        description="Generator checkpoint folder. Without one the model serves prompt mode only.",
+    )
+    worker_urls: tuple[AnyHttpUrl, ...] = Field(
+        (),
+        description="Where the gateway finds this model's workers; default: this machine's port.",
+    )
+    port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Compute type.")
+    max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
+    max_num_seqs: int = Field(
+        64, ge=1, le=4_096, description="Requests in one batch, and recipes held by the engine."
+    )
+    max_num_batched_tokens: int = Field(
+        4_096, ge=16, description="Tokens in one engine step; sizes the per-step gate buffers."
+    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache on CPU, in GiB.")
+    engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
+
+    @property
+    def template_path(self) -> Path:
+        """The file of the compiled template."""
+        return self.chat_template or self.model / "chat_template.jinja"
+
+
+class GeneratorSettings(Section):
+    """The router service: the generators in Ray actors."""
+
+    url: AnyHttpUrl = Field(
+        AnyHttpUrl("http://127.0.0.1:8100"), description="Where the gateway finds it."
+    )
+    host: str = Field("127.0.0.1", description="Address the Ray Serve proxy binds.")
+    port: int = Field(8100, ge=1, le=65_535, description="Port the Ray Serve proxy binds.")
+    replicas: int = Field(1, ge=1, description="Actors per cloud model.")
+    batch_size: int = Field(16, ge=1, description="Prompts compiled in one forward pass at most.")
+    batch_wait_seconds: float = Field(0.01, ge=0, description="How long a batch waits to fill.")
+    max_queued: int = Field(256, ge=1, description="Compiles waiting per replica before 503.")
+    threads: int = Field(1, ge=1, description="CPU threads of one generator actor.")
+
+
+class ServerSettings(Section):
+    """The gateway."""
+
+    host: str = Field("127.0.0.1", description="Address the API binds.")
+    port: int = Field(8000, ge=1, le=65_535, description="Port the API binds.")
+    compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
+    request_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one answer.")
+    connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")
+    probe_interval_seconds: float = Field(1.0, gt=0, description="Pause between health probes.")
+    max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")
+    max_prompt_bytes: int = Field(256 << 10, ge=1, description="Largest system prompt accepted.")
+    keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
+
+
+class LogSettings(Section):
+    """Logging of every process."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level shown."
+    )
+
+
+class Settings(BaseSettings):
+    """All configuration of all processes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LORAGEN_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    state_dir: Path = Field(
+        Path(".loragen"), description="Where a local start keeps its Redis data, secrets and logs."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey, redis://...; default: a local server of our own."
+    )
+    master_secret: SecretStr | None = Field(
+        None, description="Key from which tenants' keys are derived; hex, 32 bytes or more."
+    )
+    worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
+    generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")
+    store: StoreSettings = StoreSettings()
+    edge_models: tuple[EdgeModelSettings, ...] = Field((), description="Models to serve.")
+    generator: GeneratorSettings = GeneratorSettings()
+    server: ServerSettings = ServerSettings()
+    logs: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _unique(self) -> "Settings":
+        names = [model.name for model in self.edge_models]
+        if len(set(names)) != len(names):
+            raise ValueError("edge_models: two models have the same name")
+        return self
+
+    def edge_model(self, name: str) -> EdgeModelSettings:
+        """Return one edge model's settings.
+
+        Raises:
+            ConfigError: no such model is configured.
+        """
+        for model in self.edge_models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.edge_models) or "none"
+        raise ConfigError(f"no edge model {name!r} in the configuration (configured: {known})")
+
+    def worker_urls(self, model: EdgeModelSettings) -> tuple[str, ...]:
+        """Return the worker addresses of a model, without trailing slash."""
+        urls = [str(url) for url in model.worker_urls] or [f"http://127.0.0.1:{model.port}"]
+        return tuple(url.rstrip("/") for url in urls)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the YAML files below the environment and merge them key by key."""
+        yaml = YamlConfigSettingsSource(settings_cls, deep_merge=True)
+        return init_settings, env_settings, file_secret_settings, yaml
+
+
+def load_settings(files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
+    """Read the configuration; `files` default to those named by LORAGEN_CONFIG.
+
+    Raises:
+        ConfigError: a file is missing, holds a secret, or a field is wrong; the message names it.
+    """
+    paths = list(files) if files is not None else _files_from_environment()
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"no configuration file {path}")
+        _refuse_secrets(path)
+    secrets = str(SECRETS_FOLDER) if SECRETS_FOLDER.is_dir() else None
+
+    class Loaded(Settings):
+        model_config = SettingsConfigDict(yaml_file=paths, secrets_dir=secrets)
+
+    try:
+        return Loaded(**overrides)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """Return this process's environment with `values` on top, for a process it starts."""
+    return {**os.environ, **values}  # noqa: TID251 - the one owner of the environment
+
+
+def _files_from_environment() -> list[Path]:
+    names = os.environ.get(CONFIG_VARIABLE, "")  # noqa: TID251 - the one owner of the environment
+    return [Path(name) for name in names.split(",") if name]
+
+
+def _refuse_secrets(path: Path) -> None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings")
+    for name in SECRET_FIELDS:
+        if name in (content or {}):
+            raise ConfigError(f"{path}: {name} is a secret: set LORAGEN_{name.upper()} instead")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"]) or "settings"
+        lines.append(f"{where}: {item['msg']}")
+    return "; ".join(lines)

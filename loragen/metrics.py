@@ -1,0 +1,69 @@
+"""Every Prometheus metric, declared once: base units, labels from closed sets, never a task id."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
+_TOKEN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+RECIPE_CACHE_HITS = Counter(
+    "loragen_recipe_cache_hits_total", "Recipes found, by tier (memory, redis).", ["tier"]
+)
+RECIPE_CACHE_MISSES = Counter(
+    "loragen_recipe_cache_misses_total", "Recipes not found, by tier (memory, redis).", ["tier"]
+)
+RECIPE_CACHE_ENTRIES = Gauge(
+    "loragen_recipe_cache_entries", "Resolved tasks in this gateway's memory."
+)
+RECIPE_CACHE_BYTES = Gauge(
+    "loragen_recipe_cache_bytes", "Bytes of the recipes in this gateway's memory."
+)
+COMPILE_SECONDS = Histogram(
+    "loragen_compile_seconds",
+    "Time from asking the generator to holding the recipe.",
+    buckets=_LATENCY_BUCKETS,
+)
+COMPILE_INFLIGHT = Gauge("loragen_compile_inflight", "Compiles this gateway waits for.")
+COMPILE_COALESCED = Counter(
+    "loragen_compile_coalesced_total", "Requests that joined a compile already under way."
+)
+COMPILE_FAILURES = Counter(
+    "loragen_compile_failures_total", "Compiles that gave no recipe, by reason.", ["reason"]
+)
+TIME_TO_FIRST_TOKEN_SECONDS = Histogram(
+    "loragen_time_to_first_token_seconds",
+    "From accepting a request to its first token.",
+    ["model", "mode"],
+    buckets=_LATENCY_BUCKETS,
+)
+INTER_TOKEN_LATENCY_SECONDS = Histogram(
+    "loragen_inter_token_latency_seconds",
+    "Between two chunks of a streamed answer.",
+    ["model", "mode"],
+    buckets=_TOKEN_BUCKETS,
+)
+E2E_REQUEST_LATENCY_SECONDS = Histogram(
+    "loragen_e2e_request_latency_seconds",
+    "From accepting a request to its last byte.",
+    ["model", "mode"],
+    buckets=_LATENCY_BUCKETS,
+)
+REQUESTS = Counter(
+    "loragen_requests_total",
+    "Answered requests, by route, status and mode.",
+    ["route", "code", "mode"],
+)
+PROMPT_TOKENS_SAVED = Counter(
+    "loragen_prompt_tokens_saved_total", "Prompt tokens that a recipe replaced."
+)
+FALLBACKS = Counter(
+    "loragen_fallback_total",
+    "Requests with a task served without its recipe, by reason.",
+    ["reason"],
+)
+WORKER_REQUESTS_INFLIGHT = Gauge(
+    "loragen_worker_requests_inflight", "Requests this gateway has at a worker.", ["worker"]
+)
