@@ -8,6 +8,7 @@ LoragenError                       500 internal_error
 |- NotFound                        404 not_found
 |  |- TaskNotFound                 404 task_not_found
 |  `- EdgeModelNotFound            404 model_not_found
+|- Conflict                        409 conflict
 |- RecipeMismatch                  409 pool_version_mismatch (internal: the gateway recompiles)
 |- Overloaded                      503 overloaded
 |- Unavailable                     503 unavailable
@@ -97,6 +98,14 @@ class EdgeModelNotFound(NotFound):
     """No edge model of that name is served."""
 
     code = "model_not_found"
+
+
+class Conflict(LoragenError):
+    """The request contradicts something that exists."""
+
+    status = 409
+    code = "conflict"
+    type = "invalid_request_error"
 
 
 class RecipeMismatch(LoragenError):

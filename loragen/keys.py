@@ -1,0 +1,69 @@
+"""Ids and cache keys, derived per tenant so that no tenant can learn what another compiles.
+
+k_tenant = HKDF-SHA256(master secret, info = tenant id)            (RFC 5869)
+task_id  = "task_" + base32(HMAC-SHA256(k_tenant, "task", edge model, prompt))[:26]
+recipe key = HMAC-SHA256(k_tenant, "recipe", task_id, pool, generator, level, template)
+
+The same prompt of the same tenant has the same id for ever; a pool upgrade changes recipe keys
+only.
+"""
+
+import hmac
+from base64 import b32encode
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from loragen.errors import ConfigError
+
+MASTER_BYTES: Final = 32
+TASK_ID_PATTERN: Final = r"^task_[a-z2-7]{26}$"
+
+
+class TenantKeys:
+    """Derives the ids of one tenant."""
+
+    def __init__(self, master_secret: bytes, tenant: str) -> None:
+        """Derive the tenant's key.
+
+        Raises:
+            ConfigError: the master secret is too short.
+        """
+        if len(master_secret) < MASTER_BYTES:
+            raise ConfigError(f"master_secret needs {MASTER_BYTES} bytes or more")
+        info = b"loragen tenant v1:" + tenant.encode()
+        self._key = HKDF(SHA256(), 32, salt=None, info=info).derive(master_secret)
+        self.tenant = tenant
+
+    def task_id(self, *, edge_model: str, prompt: str) -> str:
+        """Return the id of a prompt for an edge model."""
+        digest = self._mac("task", edge_model, prompt)
+        return "task_" + b32encode(digest).decode().lower()[:26]
+
+    def recipe_key(
+        self, *, task_id: str, pool_id: str, generator_id: str, level: int, template_hash: str
+    ) -> str:
+        """Return the cache key of a task's recipe from one generator and pool, in hex."""
+        return self._mac("recipe", task_id, pool_id, generator_id, str(level), template_hash).hex()
+
+    def _mac(self, *parts: str) -> bytes:
+        # Length prefixes keep ("ab", "c") and ("a", "bc") apart.
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
+        return hmac.digest(self._key, message, "sha256")
+
+
+def parse_master_secret(text: str) -> bytes:
+    """Return the bytes of a hexadecimal master secret.
+
+    Raises:
+        ConfigError: not hexadecimal, or too short.
+    """
+    try:
+        secret = bytes.fromhex(text.strip())
+    except ValueError as error:
+        raise ConfigError("master_secret must be hexadecimal") from error
+    if len(secret) < MASTER_BYTES:
+        raise ConfigError(f"master_secret needs {MASTER_BYTES} bytes or more")
+    return secret

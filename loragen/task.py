@@ -1,0 +1,68 @@
+"""Task: a tenant's system prompt for one edge model. Its prompt never changes; its state does."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from loragen.wire import Digest
+
+Status = Literal["compiling", "ready", "fallback", "failed"]
+FallbackReason = Literal[
+    "compiling",
+    "generator_unavailable",
+    "generator_overloaded",
+    "no_generator",
+    "compile_failed",
+    "compile_timeout",
+    "prompt_too_long",
+    "worker_pool_mismatch",
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"no_generator", "prompt_too_long"})
+"""Reasons that asking the generator again cannot mend."""
+
+
+class Policy(BaseModel):
+    """What to do when a task has no recipe to serve with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fallback: Literal["prompt", "error", "none"] = Field(
+        "prompt",
+        description="prompt: answer with the full prompt; error: 503; none: answer without either.",
+    )
+
+
+class RecipeRef(BaseModel):
+    """Which recipe a task is served with, and where it came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Digest
+    bytes: int
+    pool_id: Digest
+    generator_id: Digest
+    level: Literal[0, 1]
+    template_hash: Digest
+
+
+class Task(BaseModel):
+    """The record of a task. `prompt` is stored beside it, not in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tenant: str
+    edge_model: str
+    prompt: str = Field(exclude=True, repr=False)
+    name: Name | None = None
+    status: Status = "compiling"
+    fallback_reason: FallbackReason | None = None
+    created_at: int
+    prompt_tokens: int
+    policy: Policy = Policy()
+    min_fidelity: float = 0.8
+    recipe: RecipeRef | None = None
+    fidelity: float | None = None
+    compile_seconds: float | None = None
