@@ -4,6 +4,7 @@ LoragenError                       500 internal_error
 |- InvalidRequest                  400 invalid_request
 |  |- PromptTooLong                400 context_length_exceeded
 |  `- RecipeInvalid                400 recipe_invalid
+|- RequestTooLarge                 413 request_too_large
 |- Unauthorized                    401 invalid_api_key
 |- NotFound                        404 not_found
 |  |- TaskNotFound                 404 task_not_found
@@ -70,6 +71,14 @@ class RecipeInvalid(InvalidRequest):
     """The bytes are not a recipe this pool can mix."""
 
     code = "recipe_invalid"
+
+
+class RequestTooLarge(LoragenError):
+    """The request body is larger than the server reads."""
+
+    status = 413
+    code = "request_too_large"
+    type = "invalid_request_error"
 
 
 class Unauthorized(LoragenError):

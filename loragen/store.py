@@ -55,6 +55,9 @@ class Store(Protocol):
     async def claim_name(self, tenant: str, name: str, task_id: str) -> str:
         """Give a free name to a task and return the task that holds it now."""
 
+    async def find_name(self, tenant: str, name: str) -> str | None:
+        """Return the task id a name stands for."""
+
     async def names(self, tenant: str) -> dict[str, str]:
         """Return the tenant's names and their task ids."""
 
@@ -153,6 +156,12 @@ class RedisStore:
             await self._redis.hsetnx(self._names(tenant), name, task_id)
             holder = await self._redis.hget(self._names(tenant), name)
         return task_id if holder is None else _bytes(holder).decode()
+
+    async def find_name(self, tenant: str, name: str) -> str | None:
+        """Return the task id a name stands for."""
+        async with _mapped():
+            task_id = await self._redis.hget(self._names(tenant), name)
+        return None if task_id is None else _bytes(task_id).decode()
 
     async def names(self, tenant: str) -> dict[str, str]:
         """Return the tenant's names and their task ids."""

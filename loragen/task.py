@@ -19,7 +19,7 @@ FallbackReason = Literal[
 ]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
-PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"no_generator", "prompt_too_long"})
+PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 """Reasons that asking the generator again cannot mend."""
 
 

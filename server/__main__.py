@@ -1,0 +1,58 @@
+"""`python -m server`: run the gateway."""
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from config.settings import Settings, load_settings
+from loragen.errors import ConfigError, StartupError
+from loragen.logs import configure_logs
+from server.app import create_app
+
+logger = logging.getLogger(__name__)
+
+
+def main(
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", help="YAML file, may be given several times; later ones win."),
+    ] = None,
+) -> None:
+    """Run the LoRA-Gen gateway: the OpenAI-compatible API over workers, generator and Redis."""
+    try:
+        settings = load_settings(config)
+        configure_logs(settings.logs.level)
+        _refuse_open_network(settings)
+        app = create_app(settings)
+    except StartupError as error:
+        typer.echo(f"server: {error.message}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    logger.info("no API keys are configured: one open tenant, loopback only")
+    uvicorn.run(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def _refuse_open_network(settings: Settings) -> None:
+    host = settings.server.host
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise ConfigError(
+            f"server.host: {host} is not a loopback address, and no API keys are configured"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,139 @@
+"""A worker's answer on its way to the client: our usage added, its errors in the OpenAI shape."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from loragen import metrics
+from loragen.errors import (
+    InvalidRequest,
+    LoragenError,
+    Overloaded,
+    PromptTooLong,
+    RecipeMismatch,
+    WorkerUnavailable,
+)
+
+Mode = Literal["compiled", "prompt", "base"]
+
+_CONTEXT_HINTS: Final = ("maximum context length", "max_model_len", "longer than the maximum")
+
+
+class Provenance(BaseModel):
+    """How a request was served: `usage.loragen`, and the `x-loragen-*` headers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mode: Mode
+    task_id: str | None = None
+    recipe_id: str | None = None
+    saved_prompt_tokens: int = 0
+    fallback_reason: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Return the response headers that say the same."""
+        named = {
+            "x-loragen-mode": self.mode,
+            "x-loragen-task": self.task_id,
+            "x-loragen-recipe": self.recipe_id,
+            "x-loragen-fallback-reason": self.fallback_reason,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def usage(self) -> dict[str, Any]:
+        """Return the `usage.loragen` object."""
+        return self.model_dump(exclude={"fallback_reason"})
+
+
+class Stopwatch:
+    """Measures one request for the latency histograms."""
+
+    def __init__(self, model: str, mode: Mode, *, started: float) -> None:
+        self._labels = (model, mode)
+        self._started = started
+        self._last: float | None = None
+
+    def chunk(self) -> None:
+        """Note that a chunk of the answer passed."""
+        now = time.monotonic()
+        if self._last is None:
+            metrics.TIME_TO_FIRST_TOKEN_SECONDS.labels(*self._labels).observe(now - self._started)
+        else:
+            metrics.INTER_TOKEN_LATENCY_SECONDS.labels(*self._labels).observe(now - self._last)
+        self._last = now
+
+    def done(self) -> None:
+        """Note that the answer is complete."""
+        elapsed = time.monotonic() - self._started
+        metrics.E2E_REQUEST_LATENCY_SECONDS.labels(*self._labels).observe(elapsed)
+
+
+def with_usage(answer: dict[str, Any], provenance: Provenance) -> dict[str, Any]:
+    """Return a complete answer with our usage in it."""
+    if isinstance(answer.get("usage"), dict):
+        answer["usage"]["loragen"] = provenance.usage()
+    return answer
+
+
+async def relay(
+    lines: AsyncIterator[str], provenance: Provenance, watch: Stopwatch
+) -> AsyncIterator[bytes]:
+    """Yield a worker's event stream with our usage in its usage chunk.
+
+    A failure half-way ends the stream with one error event and without `[DONE]`.
+    """
+    try:
+        async for line in lines:
+            if not line.startswith("data:"):
+                continue
+            event = line[5:].lstrip()
+            if event.startswith('{"error"'):
+                yield _event(WorkerUnavailable("the worker failed while answering").body())
+                return
+            if event != "[DONE]":
+                watch.chunk()
+            if '"usage":{' in event:
+                yield _event(with_usage(json.loads(event), provenance))
+            else:
+                yield f"data: {event}\n\n".encode()
+    except httpx.HTTPError:
+        yield _event(WorkerUnavailable("the worker was lost while answering").body())
+        return
+    watch.done()
+
+
+def refusal(response: httpx.Response) -> LoragenError:
+    """Return a worker's refusal as one of our errors.
+
+    The worker has checked values that the gateway passes on, so its 400 is the client's.
+    """
+    fields = _error_fields(response)
+    message = str(fields.get("message") or f"the worker answered {response.status_code}")
+    match response.status_code:
+        case 400 | 422 if any(hint in message for hint in _CONTEXT_HINTS):
+            return PromptTooLong(message, param="messages")
+        case 400 | 422:
+            param = fields.get("param")
+            return InvalidRequest(message, param=param if isinstance(param, str) else None)
+        case 409:
+            return RecipeMismatch(message)
+        case 429:
+            return Overloaded("the workers are busy", retry_after=1.0)
+        case _:
+            return WorkerUnavailable("the worker refused the request", retry_after=1.0)
+
+
+def _error_fields(response: httpx.Response) -> dict[str, Any]:
+    try:
+        fields = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _event(payload: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"

@@ -1,0 +1,116 @@
+"""The gateway application: the only place where its parts are put together."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from config.settings import Settings
+from loragen import __version__
+from loragen.errors import ConfigError
+from loragen.keys import TenantKeys, parse_master_secret
+from loragen.store import RedisStore, Store
+from server import generation, system, tasks
+from server.dispatch import Dispatcher
+from server.envelope import Envelope
+from server.generator import Generator, HttpGenerator
+from server.http_errors import install_error_handlers
+from server.memory import MemoryTier
+from server.resolve import Resolver, Tiers
+from server.services import Services
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application for these settings, with Redis, generators and workers by address.
+
+    Raises:
+        ConfigError: a secret or an edge model is missing.
+    """
+    if not settings.edge_models:
+        raise ConfigError("edge_models: configure at least one")
+    if settings.redis_url is None:
+        raise ConfigError("redis_url: set LORAGEN_REDIS_URL")
+    store = RedisStore.connect(
+        settings.redis_url.get_secret_value(),
+        namespace=settings.store.namespace,
+        recipe_ttl_seconds=settings.store.recipe_ttl_seconds,
+        timeout_seconds=settings.store.timeout_seconds,
+    )
+    secret = settings.generator_secret
+    generator = HttpGenerator(
+        str(settings.generator.url).rstrip("/"),
+        secret=secret.get_secret_value() if secret else None,
+        timeout_seconds=settings.server.compile_timeout_seconds,
+    )
+    return build_app(settings, store=store, generator=generator, workers=_worker_client(settings))
+
+
+def build_app(
+    settings: Settings, *, store: Store, generator: Generator, workers: httpx.AsyncClient
+) -> FastAPI:
+    """Return the application over a given store, generator and client of the workers.
+
+    Raises:
+        ConfigError: the master secret is missing or malformed.
+    """
+    if settings.master_secret is None:
+        raise ConfigError("master_secret: set LORAGEN_MASTER_SECRET")
+    master = parse_master_secret(settings.master_secret.get_secret_value())
+    keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, master))
+    compiled = [model.name for model in settings.edge_models if model.generator is not None]
+    tiers = Tiers(
+        memory=MemoryTier(
+            entries=settings.store.memory_entries, ttl_seconds=settings.store.memory_ttl_seconds
+        ),
+        store=store,
+        generators=dict.fromkeys(compiled, generator),
+    )
+    dispatcher = Dispatcher(
+        {model.name: settings.worker_urls(model) for model in settings.edge_models},
+        workers,
+        probe_interval_seconds=settings.server.probe_interval_seconds,
+    )
+    timeout = settings.server.compile_timeout_seconds
+    services = Services(
+        settings=settings.server,
+        store=store,
+        resolver=Resolver(tiers, keys, timeout_seconds=timeout),
+        dispatcher=dispatcher,
+        keys=keys,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await dispatcher.probe()
+        probing = asyncio.create_task(dispatcher.probe_forever())
+        yield
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+        await services.resolver.close()
+        await workers.aclose()
+        await generator.close()
+        await store.close()
+
+    app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
+    app.state.services = services
+    install_error_handlers(app)
+    for part in (tasks, generation, system):
+        app.include_router(part.router)
+    app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
+    return app
+
+
+def _worker_client(settings: Settings) -> httpx.AsyncClient:
+    secret = settings.worker_secret
+    return httpx.AsyncClient(
+        headers={"authorization": f"Bearer {secret.get_secret_value()}"} if secret else {},
+        timeout=httpx.Timeout(
+            settings.server.request_timeout_seconds,
+            connect=settings.server.connect_timeout_seconds,
+        ),
+        # Admission is the workers' business; a pool limit here would only hide their queue.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+    )

@@ -1,0 +1,146 @@
+"""Requests of the API: OpenAI's fields that workers support and we allow, plus ours.
+
+The lists are explicit and unknown fields are errors, because a field that is accepted and ignored
+misleads its sender. Workers validate the values of sampling fields once more.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from loragen.errors import InvalidRequest
+from loragen.task import Name, Policy
+
+OUR_FIELDS = frozenset({"model", "task_id"})
+"""Fields of a generation request that the gateway acts on itself."""
+
+
+class ApiRequest(BaseModel):
+    """A request body; unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreateTaskRequest(ApiRequest):
+    """`POST /v1/tasks`."""
+
+    model: str
+    system_prompt: str = Field(min_length=1)
+    name: Name | None = None
+    policy: Policy = Policy()
+    min_fidelity: float = Field(0.8, ge=0, le=1.2)
+    wait: bool = True
+
+    @field_validator("system_prompt")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("the system prompt is empty")
+        if "\x00" in value or not _is_encodable(value):
+            raise ValueError("the system prompt is not text")
+        return value
+
+
+class GenerationRequest(ApiRequest):
+    """What chat and text completions share; https://platform.openai.com/docs/api-reference."""
+
+    model: str
+    task_id: str | None = None
+    frequency_penalty: float | None = None
+    ignore_eos: bool | None = None
+    logit_bias: dict[str, float] | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    metadata: dict[str, str] | None = None
+    min_p: float | None = None
+    min_tokens: int | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1, le=16)
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    response_format: dict[str, Any] | None = None
+    return_token_ids: bool | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    stream: bool | None = None
+    stream_options: dict[str, bool] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    user: str | None = None
+
+    def upstream(self) -> dict[str, Any]:
+        """Return the fields the client set, without ours, as a worker reads them."""
+        return self.model_dump(exclude_unset=True, exclude=set(OUR_FIELDS))
+
+
+class ChatRequest(GenerationRequest):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    logprobs: bool | None = None
+    max_completion_tokens: int | None = Field(None, ge=1)
+    parallel_tool_calls: bool | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @field_validator("messages")
+    @classmethod
+    def _are_text(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for index, message in enumerate(messages):
+            _check_message(index, message)
+        return messages
+
+    @property
+    def has_system(self) -> bool:
+        """Whether a message carries system text."""
+        return any(message["role"] in ("system", "developer") for message in self.messages)
+
+
+class CompletionRequest(GenerationRequest):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+    def texts(self) -> str | list[str]:
+        """Return the prompt as text.
+
+        Raises:
+            InvalidRequest: it is tokens, to which no system prompt can be put.
+        """
+        if isinstance(self.prompt, str):
+            return self.prompt
+        texts = [item for item in self.prompt if isinstance(item, str)]
+        if len(texts) != len(self.prompt) or not texts:
+            raise InvalidRequest("with a task, prompt must be text, not tokens", param="prompt")
+        return texts
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def _check_message(index: int, message: dict[str, Any]) -> None:
+    role = message.get("role")
+    if role not in _ROLES:
+        raise ValueError(f"messages.{index}.role must be one of {', '.join(sorted(_ROLES))}")
+    content = message.get("content")
+    if content is None and role == "assistant":
+        return
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"messages.{index}.content must be text or a list of text parts")
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(f"messages.{index}.content: only text parts are supported")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""What request handlers work with, wired once in `server.app`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+
+from config.settings import ServerSettings
+from loragen.keys import TenantKeys
+from loragen.store import Store
+from server.dispatch import Dispatcher
+from server.resolve import Resolver
+
+OPEN_TENANT: Final = "default"
+"""The single tenant while no API keys are configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the gateway."""
+
+    settings: ServerSettings
+    store: Store
+    resolver: Resolver
+    dispatcher: Dispatcher
+    keys: Callable[[str], TenantKeys]
+
+
+def services(request: Request) -> Services:
+    """Return the services of the application that handles the request."""
+    held: Services = request.app.state.services
+    return held
+
+
+def tenant(request: Request) -> str:
+    """Return the tenant of a request: without configured keys there is one, open to the machine."""
+    return OPEN_TENANT

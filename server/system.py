@@ -1,0 +1,60 @@
+"""`/v1/models` for clients; `/health`, `/ready`, `/version`, `/metrics` for operators."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from loragen import __version__
+from loragen.errors import StoreUnavailable
+from server.services import Services, services, tenant
+
+router = APIRouter()
+
+Parts = Annotated[Services, Depends(services)]
+
+
+@router.get("/v1/models", tags=["models"])
+async def models(
+    parts: Parts, owner: Annotated[str, Depends(tenant)], tasks: bool = False
+) -> dict[str, Any]:
+    """Return the edge models; with `tasks=true` also the tenant's named tasks."""
+    names = list(parts.dispatcher.edge_models)
+    if tasks:
+        for name, task_id in sorted((await parts.store.names(owner)).items()):
+            task = await parts.store.get(owner, task_id)
+            if task is not None:
+                names.append(f"{task.edge_model}:{name}")
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "loragen"} for name in names]
+    return {"object": "list", "data": data}
+
+
+@router.get("/health", tags=["operation"])
+async def health() -> dict[str, str]:
+    """Return 200 while the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", tags=["operation"])
+async def ready(parts: Parts) -> JSONResponse:
+    """Return 200 when every configured model has a worker and Redis answers, else 503 and why."""
+    missing = [f"no worker of {model!r}" for model in parts.dispatcher.missing()]
+    try:
+        await parts.store.ping()
+    except StoreUnavailable as error:
+        missing.append(error.message)
+    status = "waiting" if missing else "ready"
+    return JSONResponse({"status": status, "missing": missing}, status_code=503 if missing else 200)
+
+
+@router.get("/version", tags=["operation"])
+async def version() -> dict[str, str]:
+    """Return the version of the server."""
+    return {"version": __version__}
+
+
+@router.get("/metrics", tags=["operation"])
+async def metrics() -> Response:
+    """Return the metrics in Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

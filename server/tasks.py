@@ -1,0 +1,168 @@
+"""`/v1/tasks`: register a system prompt, look at it, delete it."""
+
+import asyncio
+import time
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import JSONResponse, Response
+
+from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
+from loragen.task import Task
+from server.memory import Resolved
+from server.requests import CreateTaskRequest
+from server.services import Services, services, tenant
+
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+_EMPTY_TURN: Final = {"role": "user", "content": ""}
+
+Parts = Annotated[Services, Depends(services)]
+Owner = Annotated[str, Depends(tenant)]
+
+
+@router.post("", status_code=201)
+async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) -> Response:
+    """Register a system prompt: 201 when ready, 202 while it compiles, 200 when it existed."""
+    if len(request.system_prompt.encode()) > parts.settings.max_prompt_bytes:
+        raise InvalidRequest(
+            f"system_prompt is larger than {parts.settings.max_prompt_bytes} bytes",
+            param="system_prompt",
+        )
+    task = await _registered(request, parts, owner)
+    if task is not None:
+        resolved = await _finish(task, parts, request.wait)
+        return _answer(200, resolved, cached=True)
+    task = await _register(request, parts, owner)
+    resolved = await _finish(task, parts, request.wait)
+    await _refuse_unservable(resolved, parts)
+    status = 202 if resolved.task.status == "compiling" else 201
+    return _answer(status, resolved, cached=False)
+
+
+@router.get("")
+async def list_tasks(
+    parts: Parts, owner: Owner, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> dict[str, Any]:
+    """Return the tenant's newest tasks."""
+    tasks = await parts.store.page(owner, limit=limit + 1)
+    return {
+        "object": "list",
+        "data": [task_object(task) for task in tasks[:limit]],
+        "has_more": len(tasks) > limit,
+    }
+
+
+@router.get("/{task_id}")
+async def get_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any]:
+    """Return one task."""
+    return task_object(await _require(parts, owner, task_id))
+
+
+@router.delete("/{task_id}")
+async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any]:
+    """Delete a task with its recipe."""
+    task = await _require(parts, owner, task_id)
+    if not await parts.store.delete(owner, task_id):
+        raise TaskNotFound(f"no task {task_id!r}", param="task_id")
+    if task.recipe is not None:
+        await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
+    parts.resolver.forget(task)
+    return {"id": task_id, "object": "task.deleted", "deleted": True}
+
+
+def task_object(task: Task) -> dict[str, Any]:
+    """Return a task as the API shows it; the prompt itself is never shown."""
+    recipe = task.recipe
+    return {
+        "id": task.id,
+        "object": "task",
+        "name": task.name,
+        "model": task.edge_model,
+        "status": task.status,
+        "fallback_reason": task.fallback_reason,
+        "created_at": task.created_at,
+        "prompt_tokens": task.prompt_tokens,
+        "policy": task.policy.model_dump(),
+        "min_fidelity": task.min_fidelity,
+        "recipe": recipe and {"id": recipe.id, "pool_id": recipe.pool_id, "bytes": recipe.bytes},
+        "fidelity": task.fidelity,
+        "measured": task.fidelity is not None,
+        "compile_seconds": task.compile_seconds,
+    }
+
+
+async def _require(parts: Services, owner: str, task_id: str) -> Task:
+    task = await parts.store.get(owner, task_id)
+    if task is None:
+        raise TaskNotFound(f"no task {task_id!r}", param="task_id")
+    return task
+
+
+async def _registered(request: CreateTaskRequest, parts: Services, owner: str) -> Task | None:
+    """Return the task if this tenant has it."""
+    task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
+    task = await parts.store.get(owner, task_id)
+    if task is None or request.name in (None, task.name):
+        return task
+    raise Conflict(f"this prompt is task {task_id!r} of name {task.name!r}", param="name")
+
+
+async def _register(request: CreateTaskRequest, parts: Services, owner: str) -> Task:
+    parts.dispatcher.info(request.model)
+    task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
+    task = Task(
+        id=task_id,
+        tenant=owner,
+        edge_model=request.model,
+        prompt=request.system_prompt,
+        name=request.name,
+        created_at=int(time.time()),
+        prompt_tokens=await _count_prompt(parts, request),
+        policy=request.policy,
+        min_fidelity=request.min_fidelity,
+    )
+    if request.name is not None:
+        holder = await parts.store.claim_name(owner, request.name, task_id)
+        if holder != task_id:
+            raise Conflict(f"the name {request.name!r} is task {holder!r}", param="name")
+    await parts.store.create(task)
+    return task
+
+
+async def _count_prompt(parts: Services, request: CreateTaskRequest) -> int:
+    """Return how many tokens the prompt adds to a conversation."""
+    system = {"role": "system", "content": request.system_prompt}
+    prompted, bare = await asyncio.gather(
+        parts.dispatcher.count_tokens(request.model, [system, _EMPTY_TURN]),
+        parts.dispatcher.count_tokens(request.model, [_EMPTY_TURN]),
+    )
+    return prompted - bare
+
+
+async def _finish(task: Task, parts: Services, wait: bool) -> Resolved:
+    if task.recipe is not None:
+        return Resolved(task, None)
+    if wait:
+        return await parts.resolver.compile(task)
+    parts.resolver.start(task)
+    return Resolved(task, None)
+
+
+async def _refuse_unservable(resolved: Resolved, parts: Services) -> None:
+    """Refuse a prompt that neither the generator nor the edge model can read."""
+    task = resolved.task
+    limit = parts.dispatcher.info(task.edge_model).max_model_len
+    if task.fallback_reason != "prompt_too_long" or task.prompt_tokens < limit:
+        return
+    await parts.store.delete(task.tenant, task.id)
+    parts.resolver.forget(task)
+    raise PromptTooLong(
+        f"the system prompt has {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
+        f"{limit} and the generator fewer",
+        param="system_prompt",
+    )
+
+
+def _answer(status: int, resolved: Resolved, *, cached: bool) -> JSONResponse:
+    return JSONResponse({**task_object(resolved.task), "cached": cached}, status_code=status)
