@@ -1,0 +1,53 @@
+# Every command a person needs. Each sets up the locked environment in .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS := tests/unit tests/contract tests/parity tests/integration tests/e2e
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-gpu demo test lint types format demo-checkpoint eval-demo bench lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.venv/.installed: config/requirements/cpu.lock pyproject.toml scripts/bootstrap.sh
+	@PYTHON="$(PYTHON)" sh scripts/bootstrap.sh cpu
+	@touch $@
+
+setup: .venv/.installed  ## install the locked CPU environment into .venv
+
+setup-gpu:  ## install the locked GPU environment into .venv instead
+	@PYTHON="$(PYTHON)" sh scripts/bootstrap.sh gpu
+	@touch .venv/.installed
+
+demo: setup  ## start everything on this machine and serve the shipped checkpoint
+	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
+
+test: setup  ## run the whole test suite, fast tests first
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: setup  ## check style, formatting and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: setup  ## check types
+	@$(BIN)/mypy
+
+format: setup  ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+demo-checkpoint: setup  ## train the shipped checkpoint from scratch (about 25 minutes on 2 cores)
+	@$(BIN)/python -m loragen.training checkpoint --out checkpoints/demo --seed 0
+
+eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
+	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json
+
+bench: setup  ## measure serving: many tasks, the bare engine, the full prompt in context
+	@$(BIN)/python -m bench.serving --out bench/results/serving.json
+
+lock: setup  ## resolve the dependencies again into config/requirements/*.lock
+	@sh scripts/lock.sh
+
+clean:  ## remove the environment and the local state
+	rm -rf .venv .loragen
