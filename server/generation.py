@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/completions`: a stock worker's answers, with or without a task."""
+"""`/v1/chat/completions` and `/v1/completions`: a worker's answers, with or without a task."""
 
 import asyncio
 import time
