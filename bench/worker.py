@@ -1,0 +1,92 @@
+"""Real worker processes for a benchmark."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import yaml
+
+from bench.model import BenchModel
+from config.settings import child_environment
+
+START_SECONDS: Final = 300.0
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def workers(model: BenchModel, folder: Path, say: Say) -> Iterator[tuple[str, str]]:
+    """Run a gate-space worker and a bare one; yield their addresses."""
+    shared = {
+        "name": "bench",
+        "model": str(model.edge),
+        "dtype": "bfloat16",
+        "max_model_len": 1_024,
+        "kv_cache_gib": 0.5,
+    }
+    gate = {**shared, "generator": str(model.generator), "port": free_port()}
+    bare = {**shared, "port": free_port()}
+    with contextlib.ExitStack() as stack:
+        urls = []
+        for name, settings in (("gate", gate), ("bare", bare)):
+            config = folder / f"{name}.yaml"
+            config.write_text(yaml.safe_dump({"edge_models": [settings]}))
+            urls.append(
+                stack.enter_context(worker(config, int(str(settings["port"])), folder / name))
+            )
+        yield urls[0], urls[1]
+
+
+@contextlib.contextmanager
+def worker(config: Path, *, port: int) -> Iterator[str]:
+    """Run one worker until the block ends."""
+    log = config.with_suffix(".log")
+    command = [sys.executable, "-m", "workers", "--edge-model", "bench", "--config", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=child_environment(), start_new_session=True
+        )
+    try:
+        wait_healthy(process, port, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until a worker answers.
+
+    Raises:
+        SystemExit: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                return
+        time.sleep(0.5)
+    tail = log.read_text(errors="replace").splitlines()[-5:]
+    raise SystemExit("bench: a worker did not start:\n" + "\n".join(tail))
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
