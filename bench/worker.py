@@ -32,16 +32,16 @@ def workers(model: BenchModel, folder: Path, say: Say) -> Iterator[tuple[str, st
         "max_model_len": 1_024,
         "kv_cache_gib": 0.5,
     }
-    gate = {**shared, "generator": str(model.generator), "port": free_port()}
-    bare = {**shared, "port": free_port()}
+    variants = {"gate": {"generator": str(model.generator)}, "bare": {}}
     with contextlib.ExitStack() as stack:
         urls = []
-        for name, settings in (("gate", gate), ("bare", bare)):
+        for name, variant in variants.items():
+            say(f"starting worker {name}")
+            port = free_port()
+            settings = {"edge_models": [{**shared, **variant, "port": port}]}
             config = folder / f"{name}.yaml"
-            config.write_text(yaml.safe_dump({"edge_models": [settings]}))
-            urls.append(
-                stack.enter_context(worker(config, int(str(settings["port"])), folder / name))
-            )
+            config.write_text(yaml.safe_dump(settings))
+            urls.append(stack.enter_context(worker(config, port=port)))
         yield urls[0], urls[1]
 
 
