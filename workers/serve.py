@@ -1,0 +1,75 @@
+"""The worker process: checks that pool and edge model belong together, then is vLLM's server.
+
+Started by `python -m workers`. vLLM's other processes import this module again as their main
+module, so it imports vLLM only inside functions: an engine must not load the HTTP server.
+"""
+
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from loragen.errors import ArtifactCorrupt, StartupError
+from loragen.method.pool import Pool, edge_fingerprint
+from workers.plugin import require_supported_vllm
+from workers.spec import WorkerSpec
+
+logger = logging.getLogger("vllm.loragen")  # below "vllm": its handlers and level apply
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the server until a signal; return the exit status."""
+    try:
+        require_supported_vllm()
+        args = parse_arguments(arguments)
+        spec = verify(WorkerSpec.from_additional_config(args.additional_config), Path(args.model))
+        args.additional_config = {**args.additional_config, **spec.additional_config()}
+        run(args)
+    except StartupError as error:
+        logger.critical("worker refuses to start: %s", error)
+        return error.exit_code
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str]) -> Namespace:
+    """Parse vLLM server arguments as `vllm serve` does."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments))
+    configure_logging_from_args(args)
+    validate_parsed_serve_args(args)
+    return args
+
+
+def verify(spec: WorkerSpec, model: Path) -> WorkerSpec:
+    """Return `spec` with the id of its pool, which belongs to this edge model and template.
+
+    Raises:
+        ArtifactCorrupt: it does not.
+    """
+    if spec.pool is None:
+        return spec
+    pool = Pool.load(spec.pool)
+    if pool.spec.edge_fingerprint != edge_fingerprint(model):
+        raise ArtifactCorrupt(f"pool {spec.pool} was made for another edge model than {model}")
+    if pool.spec.template_hash != spec.template_hash:
+        raise ArtifactCorrupt(f"pool {spec.pool} was made for another compiled template")
+    return replace(spec, pool_id=pool.id)
+
+
+def run(args: Namespace) -> None:
+    """Serve until a signal."""
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server
+
+    uvloop.run(run_server(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
