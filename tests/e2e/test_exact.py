@@ -1,0 +1,94 @@
+"""Batched serving is exact: many tasks and none, all at once, against the in-process reference."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+
+from loragen.recipe import Recipe
+from loragen.suite.splits import SEEN, Split, draw
+from tests.e2e.reference import Reference
+from tests.e2e.stack import MODEL, Stack
+
+TASKS = 60
+REQUESTS = 360
+MAX_TOKENS = 24
+LEAST_IDENTICAL = 0.995
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request and what it must be answered with."""
+
+    text: str
+    task_id: str | None
+    recipe: Recipe | None
+
+
+async def ask_all(stack: Stack, questions: list[Question]) -> list[list[int]]:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=300) as client:
+        return await asyncio.gather(*(ask(client, question) for question in questions))
+
+
+async def ask(client: httpx.AsyncClient, question: Question) -> list[int]:
+    body: dict[str, Any] = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question.text}],
+        "temperature": 0,
+        "max_tokens": MAX_TOKENS,
+        "return_token_ids": True,
+    }
+    if question.task_id is not None:
+        body["task_id"] = question.task_id
+    reply = await client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-loragen-mode"] == ("compiled" if question.task_id else "base")
+    choice = reply.json()["choices"][0]
+    ids: list[int] = choice["token_ids"]
+    return ids[:-1] if choice["finish_reason"] == "stop" else ids
+
+
+def stored_recipes(stack: Stack) -> dict[str, Recipe]:
+    client = stack.redis()
+    recipes = [Recipe.decode(client.get(key)) for key in client.scan_iter("*:recipe:*")]  # type: ignore[arg-type]
+    return {recipe.id: recipe for recipe in recipes}
+
+
+def test_mixed_concurrent_requests_match_the_reference(stack: Stack, reference: Reference) -> None:
+    rng = Random(7)
+    prompts = [draw(SEEN[i % len(SEEN)], Split.UNSEEN_PROMPTS, 10_000 + i) for i in range(TASKS)]
+    tasks = [stack.create(prompt.text) for prompt in prompts]
+    recipes = stored_recipes(stack)
+    questions = []
+    for i in range(REQUESTS):
+        prompt, task = prompts[i % TASKS], tasks[i % TASKS]
+        if i % 7 == 6:
+            questions.append(Question(prompt.ask(rng).question, None, None))
+        else:
+            recipe = recipes[task["recipe"]["id"]]
+            questions.append(Question(prompt.ask(rng).question, task["id"], recipe))
+    assert len({recipe.id for recipe in recipes.values()}) >= 50
+    served = asyncio.run(ask_all(stack, questions))
+    expected = reference.answer(
+        [question.text for question in questions],
+        [question.recipe for question in questions],
+        max_tokens=MAX_TOKENS,
+    )
+    different = [
+        f"{question.text!r} task {question.task_id}: served {got}, reference {want}"
+        for question, got, want in zip(questions, served, expected, strict=True)
+        if got != want
+    ]
+    for line in different:
+        logger.warning(line)
+    assert 1 - len(different) / REQUESTS >= LEAST_IDENTICAL, "\n".join(different)
+    # Recipes must matter, or equality would prove nothing.
+    bare = reference.answer(
+        [question.text for question in questions], [None] * REQUESTS, max_tokens=MAX_TOKENS
+    )
+    assert sum(a != b for a, b in zip(expected, bare, strict=True)) > REQUESTS // 2
