@@ -10,6 +10,7 @@ every safetensors file it finds there.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -19,6 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from loragen.errors import ArtifactCorrupt
+
+Experts = Mapping[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]
+"""(A [D, R], B [R, F]) per layer and linear: all experts of one edge model."""
 
 FORMAT: Final = "loragen-pool/1"
 MAX_COLUMNS: Final = 256
@@ -85,7 +89,7 @@ class Pool:
 
     id: str
     spec: PoolSpec
-    tensors: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]
+    tensors: Experts
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -116,11 +120,7 @@ class Pool:
         return cls(digest, spec, tensors)
 
     @staticmethod
-    def save(
-        path: Path,
-        spec: PoolSpec,
-        tensors: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]],
-    ) -> str:
+    def save(path: Path, spec: PoolSpec, tensors: Experts) -> str:
         """Write a pool file and return its `pool_id`."""
         flat = {
             f"layers.{layer}.{linear}.{side}": tensor.detach().contiguous()

@@ -1,0 +1,117 @@
+"""Edge model: a stock Hugging Face causal LM whose linears take gates, row by row.
+
+This is the in-process reference: training runs through it, and workers must agree with it. It
+changes no code of the model: hooks add `gatespace.delta` to the outputs of the pool's linears.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from loragen.errors import ArtifactCorrupt
+from loragen.method import gatespace
+from loragen.method.pool import Experts, Pool, edge_fingerprint
+
+_LINEAR: Final = re.compile(r"layers\.(\d+)\..*\b(\w+)_proj$")
+"""Where Llama-like models keep linear `gate` of layer 2: model.layers.2.mlp.gate_proj."""
+
+
+class EdgeModel:
+    """Runs batches in which every row has its own gates, or none."""
+
+    def __init__(self, model: PreTrainedModel, linears: Sequence[str], experts: Experts) -> None:
+        self.model = model
+        self._experts = experts
+        self._gates_BLMR: torch.Tensor | None = None
+        self._hook(tuple(linears))
+
+    @classmethod
+    def load(cls, folder: Path, pool: Pool) -> Self:
+        """Load an edge model in float32, with the pool trained for it.
+
+        Raises:
+            ArtifactCorrupt: the folder is not the edge model that the pool was trained for.
+        """
+        if edge_fingerprint(folder) != pool.spec.edge_fingerprint:
+            raise ArtifactCorrupt(f"{folder} is not the edge model of pool {pool.id[:12]}")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return cls(model.eval(), pool.spec.linears, pool.tensors)
+
+    def states(self, ids_BT: torch.Tensor, gates_BLMR: torch.Tensor | None = None) -> torch.Tensor:
+        """Return last hidden states [B, T, D] of rows padded on the right."""
+        self._gates_BLMR = gates_BLMR
+        try:
+            output = self.model.get_decoder()(input_ids=ids_BT, use_cache=False)
+        finally:
+            self._gates_BLMR = None
+        states_BTD: torch.Tensor = output.last_hidden_state
+        return states_BTD
+
+    def logits(self, ids_BT: torch.Tensor, gates_BLMR: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits [B, T, V] of rows padded on the right."""
+        logits_BTV: torch.Tensor = self.model.get_output_embeddings()(
+            self.states(ids_BT, gates_BLMR)
+        )
+        return logits_BTV
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        gates_BLMR: torch.Tensor | None = None,
+        *,
+        max_tokens: int = 64,
+    ) -> list[list[int]]:
+        """Continue token ids greedily until the end token; the answers hold no end token.
+
+        Every step reads the whole row again: slow, and free of any cache that could be wrong.
+        """
+        end_id = self.model.config.eos_token_id
+        rows = [list(prompt) for prompt in prompts]
+        open_rows = list(range(len(rows)))
+        for _ in range(max_tokens):
+            ids_BT = _pad_right([rows[row] for row in open_rows])
+            gates = None if gates_BLMR is None else gates_BLMR[open_rows]
+            logits_BTV = self.logits(ids_BT, gates)
+            last = torch.tensor([len(rows[row]) - 1 for row in open_rows])
+            chosen = logits_BTV[torch.arange(len(open_rows)), last].argmax(-1).tolist()
+            for row, token in zip(open_rows, chosen, strict=True):
+                rows[row].append(token)
+            open_rows = [row for row in open_rows if rows[row][-1] != end_id]
+            if not open_rows:
+                break
+        answers = [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+        return [answer[:-1] if answer[-1:] == [end_id] else answer for answer in answers]
+
+    def _hook(self, linears: tuple[str, ...]) -> None:
+        missing = set(self._experts)
+        for name, module in self.model.named_modules():
+            match = _LINEAR.search(name)
+            if match is None or match[2] not in linears:
+                continue
+            layer, linear = int(match[1]), match[2]
+            module.register_forward_hook(self._adder(layer, linears.index(linear), linear))
+            missing.discard((layer, linear))
+        if missing:
+            raise ArtifactCorrupt(f"the edge model has no linears {sorted(missing)}")
+
+    def _adder(self, layer: int, column: int, linear: str) -> Callable[..., Any]:
+        def add(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> Any:
+            if self._gates_BLMR is None:
+                return None
+            a_DR, b_RF = self._experts[layer, linear]
+            gates_BR = self._gates_BLMR[:, layer, column]
+            return output + gatespace.delta(inputs[0], gates_BR, a_DR, b_RF)
+
+        return add
+
+
+def _pad_right(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Pad with any token: causal attention never lets a row see what follows its last token."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])

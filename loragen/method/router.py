@@ -1,0 +1,99 @@
+"""Router: the paper's head, from the cloud model's meta states to gates (Eq. 3 to 7).
+
+Two levels share Eq. 3, R = BN(f2(SiLU(f1(T)))), with f1 shared and f2 and BN per layer:
+
+    L0 paper  softmax over the n experts, the top k kept and renormalised; one gate vector per
+              layer for all its linears                                      gates [B, L, 1, n]
+    L1 dense  R itself: signed gates per layer and linear                    gates [B, L, M, n]
+
+In L0 the gradient reaches only the kept experts, so a balance term keeps the others alive.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from loragen.errors import ArtifactCorrupt
+from loragen.recipe import Level
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """Shape of a router. `top_k` counts kept experts and is unused in L1."""
+
+    level: Level
+    cloud_hidden: int
+    hidden: int
+    layers: int
+    linears: int
+    experts: int
+    top_k: int = 2
+
+    @property
+    def gate_vectors(self) -> int:
+        """Gate vectors per layer: M in L1, one for all linears in L0."""
+        return 1 if self.level is Level.PAPER else self.linears
+
+    def to_config(self) -> dict[str, int]:
+        """Return the fields as JSON values."""
+        return {**asdict(self), "level": int(self.level)}
+
+    @classmethod
+    def from_config(cls, fields: dict[str, Any]) -> Self:
+        """Read the fields of a generator's `config.json`.
+
+        Raises:
+            ArtifactCorrupt: a field is missing, unknown or out of range.
+        """
+        try:
+            spec = cls(**{**fields, "level": Level(fields["level"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorrupt(f"router config is not readable: {error}") from error
+        if not 1 <= spec.top_k <= spec.experts:
+            raise ArtifactCorrupt(f"router keeps {spec.top_k} of {spec.experts} experts")
+        return spec
+
+
+class Router(nn.Module):
+    """Maps meta states [B, L, D] to gates [B, L, M, N] (M = 1 in L0)."""
+
+    def __init__(self, spec: RouterSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        width = spec.gate_vectors * spec.experts
+        self.f1 = nn.Linear(spec.cloud_hidden, spec.hidden)
+        self.f2 = nn.ModuleList(nn.Linear(spec.hidden, width) for _ in range(spec.layers))
+        self.norm = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(spec.layers))
+
+    def forward(self, meta_BLD: torch.Tensor) -> torch.Tensor:
+        """Apply Eq. 3, and in L0 Eq. 6 and 7."""
+        hidden_BLH = functional.silu(self.f1(meta_BLD))
+        scores_BLG = torch.stack(
+            [
+                norm(f2(hidden_BLH[:, layer]))
+                for layer, (f2, norm) in enumerate(zip(self.f2, self.norm, strict=True))
+            ],
+            dim=1,
+        )
+        scores_BLMN = scores_BLG.unflatten(-1, (self.spec.gate_vectors, self.spec.experts))
+        gates_BLMN: torch.Tensor = scores_BLMN
+        if self.spec.level is Level.PAPER:
+            gates_BLMN = keep_top_k(scores_BLMN.softmax(-1), self.spec.top_k)
+        return gates_BLMN
+
+
+def keep_top_k(shares_BLMN: torch.Tensor, k: int) -> torch.Tensor:
+    """Zero all but the k largest and scale these to sum to one (Eq. 7)."""
+    kept, chosen = shares_BLMN.topk(k, dim=-1)
+    kept = kept / kept.sum(-1, keepdim=True)
+    return torch.zeros_like(shares_BLMN).scatter(-1, chosen, kept)
+
+
+def balance_loss(gates_BLMN: torch.Tensor) -> torch.Tensor:
+    """Return (sigma / mu)^2 of the gate mass per expert, within each layer of a batch."""
+    mass_LN = gates_BLMN.sum((0, 2))
+    variation_L = mass_LN.std(-1, correction=0) / mass_LN.mean(-1)
+    return (variation_L**2).mean()

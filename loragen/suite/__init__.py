@@ -1,0 +1,1 @@
+"""Task suite: self-written system prompts with questions whose answers only the prompt decides."""

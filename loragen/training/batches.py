@@ -1,0 +1,159 @@
+"""Batches: suite prompts as token ids, laid out so that one prompt serves several questions.
+
+Every id comes from rendering the chat template, so training reads exactly what serving sends. A
+row is one prompt and Q independent segments (question and answer, sometimes two turns of them);
+targets are set on answer tokens and the end of turn, everything else is ignored.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from loragen.suite.family import Turn
+from loragen.suite.splits import SEEN, Prompt, Split, draw, surround
+from loragen.template import CompiledTemplate
+from loragen.training.tokenizer import ASSISTANT, BOS, END, PAD
+
+IGNORED: Final = -100
+_CHUNK: Final = 8
+"""Batches drawn together and sorted by length, to pad little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One prompt and the turns of each of its segments."""
+
+    prompt: str
+    segments: tuple[tuple[Turn, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Token ids of rows. `bare` [B, Q] marks segments that see no prompt and answer the default.
+
+    prompts [B, P]: <s>, then the system turn, padded right. segments [B, Q, S]: user and assistant
+    turns without <s>. targets [B, Q, S]: the next token where an answer has it, else IGNORED.
+    """
+
+    prompts: torch.Tensor
+    segments: torch.Tensor
+    targets: torch.Tensor
+    bare: torch.Tensor
+
+
+class Renderer:
+    """Turns suite text into token ids through the chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.template = CompiledTemplate(str(tokenizer.chat_template))
+        self.pad_id, self.bos_id, self._end_id, self._assistant_id = (
+            tokenizer.get_vocab()[token] for token in (PAD, BOS, END, ASSISTANT)
+        )
+
+    def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of <s> and a system turn, for each prompt."""
+        return self._encode(
+            [
+                self.template.render(
+                    [{"role": "system", "content": text}], add_generation_prompt=False
+                )
+                for text in texts
+            ]
+        )
+
+    def segment_ids(self, segments: Sequence[Sequence[tuple[str, str]]]) -> list[list[int]]:
+        """Return the ids of question and answer turns, without <s>."""
+        texts = []
+        for segment in segments:
+            messages = [
+                {"role": role, "content": text}
+                for question, answer in segment
+                for role, text in (("user", question), ("assistant", answer))
+            ]
+            texts.append(self.template.render(messages, add_generation_prompt=False))
+        return [ids[1:] for ids in self._encode(texts)]
+
+    def targets(self, segment: Sequence[int]) -> list[int]:
+        """Return the next token at each position that an assistant turn decides, else IGNORED."""
+        targets = []
+        answering = False
+        for token, following in zip(segment, [*segment[1:], IGNORED], strict=True):
+            if token == self._assistant_id:
+                answering = True
+            elif token == self._end_id:
+                answering = False
+            targets.append(following if answering else IGNORED)
+        return targets
+
+    def batch(self, rows: Sequence[Row], bare: Sequence[Sequence[bool]]) -> Batch:
+        """Pad rows into one batch; a bare segment gets the default answers."""
+        segments = self.segment_ids(
+            [
+                [(turn.question, turn.default if is_bare else turn.answer) for turn in segment]
+                for row, flags in zip(rows, bare, strict=True)
+                for segment, is_bare in zip(row.segments, flags, strict=True)
+            ]
+        )
+        shape = (len(rows), len(rows[0].segments), -1)
+        targets = [self.targets(segment) for segment in segments]
+        return Batch(
+            prompts=pad(self.prompt_ids([row.prompt for row in rows]), self.pad_id),
+            segments=pad(segments, self.pad_id).view(shape),
+            targets=pad(targets, IGNORED).view(shape),
+            bare=torch.tensor(bare, dtype=torch.bool),
+        )
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return encoded
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """What a training stream holds."""
+
+    rows: int = 32
+    segments: int = 6
+    bare_share: float = 0.15
+    plain_share: float = 0.05
+    two_turn_share: float = 0.08
+    prompts_per_family: int = 20_000
+
+
+def training_batches(renderer: Renderer, spec: StreamSpec, seed: str) -> Iterator[Batch]:
+    """Yield batches of training prompts for ever."""
+    rng = Random(seed)
+    while True:
+        rows = [_training_row(spec, rng) for _ in range(spec.rows * _CHUNK)]
+        rows.sort(key=lambda row: (len(row.segments[0]), len(row.prompt)))
+        chunks = [rows[start : start + spec.rows] for start in range(0, len(rows), spec.rows)]
+        rng.shuffle(chunks)
+        for chunk in chunks:
+            bare = [[rng.random() < spec.bare_share for _ in row.segments] for row in chunk]
+            yield renderer.batch(chunk, bare)
+
+
+def evaluation_row(prompt: Prompt, segments: int, rng: Random) -> Row:
+    """Return a prompt with freshly drawn single-turn segments."""
+    return Row(prompt.text, tuple((prompt.ask(rng),) for _ in range(segments)))
+
+
+def _training_row(spec: StreamSpec, rng: Random) -> Row:
+    prompt = draw(rng.choice(SEEN), Split.TRAIN, rng.randrange(spec.prompts_per_family))
+    turns = 2 if rng.random() < spec.two_turn_share else 1
+    segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]
+    if rng.random() >= spec.plain_share:
+        return Row(prompt.text, tuple(segments))
+    unruled = [tuple(Turn(t.question, t.default, t.default) for t in turns) for turns in segments]
+    return Row(surround("", rng).strip() or "You are a helpful assistant.", tuple(unruled))
+
+
+def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Return sequences as one [N, longest] tensor, padded right."""
+    longest = max(map(len, sequences))
+    return torch.tensor([[*ids, *[value] * (longest - len(ids))] for ids in sequences])

@@ -1,0 +1,128 @@
+"""Demo checkpoint: the folder that training writes and everything else reads.
+
+    edge/              Hugging Face folder of the edge model, float32
+    cloud/ generator/  shipped generator, L1
+    cloud_l0/ generator_l0/   the paper's, L0
+    multitask_lora.safetensors   control, stored as a pool of one expert
+    prompts.json       prompts to show, checked by greedy generation
+
+Cloud models are stored in float16 and widened on load: recipes are always those of the rounded
+weights.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from loragen.method.generator import GeneratorSpec, save_generator
+from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
+from loragen.template import FILE_NAME, CompiledTemplate
+from loragen.training.fit import DENSE, LINEARS, FitSpec, fit_generator, fit_multitask
+from loragen.training.pretrain import EdgeSpec, pretrain
+from loragen.training.tokenizer import BOS, END, SYSTEM, train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+VOCAB_SIZE: Final = 2048
+GENERATOR_CONTEXT: Final = 512
+MULTITASK_RANK: Final = 16
+MULTITASK_STEPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths inside a checkpoint folder."""
+
+    root: Path
+
+    @property
+    def edge(self) -> Path:
+        """Edge model."""
+        return self.root / "edge"
+
+    @property
+    def multitask(self) -> Path:
+        """Control adapter."""
+        return self.root / "multitask_lora.safetensors"
+
+    @property
+    def prompts(self) -> Path:
+        """Prompts to show."""
+        return self.root / "prompts.json"
+
+    def generator(self, spec: FitSpec) -> Path:
+        """Generator of a level."""
+        return self.root / ("generator" if spec is DENSE else "generator_l0")
+
+    def cloud(self, spec: FitSpec) -> Path:
+        """Cloud model of a level."""
+        return self.root / ("cloud" if spec is DENSE else "cloud_l0")
+
+
+def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
+    """Train tokenizer and edge model, and write `edge/`."""
+    tokenizer = train_tokenizer(VOCAB_SIZE, seed)
+    logger.info("tokenizer: %d tokens", len(tokenizer))
+    model = pretrain(tokenizer, spec, seed)
+    model.generation_config.do_sample = False
+    model.save_pretrained(layout.edge)
+    _save_tokenizer(tokenizer, layout.edge)
+
+
+def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
+    """Train a generator for `edge/`, and write its two folders."""
+    edge, tokenizer = _load_edge(layout)
+    reader, pool = fit_generator(edge, tokenizer, spec, seed)
+    cloud = reader.cloud.half()
+    cloud.config.max_position_embeddings = GENERATOR_CONTEXT
+    cloud.save_pretrained(layout.cloud(spec))
+    _save_tokenizer(tokenizer, layout.cloud(spec))
+    folder = layout.generator(spec)
+    generator = GeneratorSpec(
+        cloud=f"../{layout.cloud(spec).name}",
+        edge="../edge",
+        context=GENERATOR_CONTEXT,
+        prefix=f"{BOS}{SYSTEM}",
+        suffix=END,
+        router=reader.router.spec,
+    )
+    pool_spec = _pool_spec(layout, spec.experts, spec.rank)
+    save_generator(folder, reader, generator, pool_spec, pool.experts())
+
+
+def train_control(layout: Layout, seed: int) -> None:
+    """Train the multi-task LoRA for `edge/`, and write it."""
+    edge, tokenizer = _load_edge(layout)
+    pool = fit_multitask(edge, tokenizer, rank=MULTITASK_RANK, steps=MULTITASK_STEPS, seed=seed)
+    Pool.save(layout.multitask, _pool_spec(layout, 1, MULTITASK_RANK), pool.experts())
+
+
+def _load_edge(layout: Layout) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    model = LlamaForCausalLM.from_pretrained(layout.edge, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(layout.edge)
+
+
+def _pool_spec(layout: Layout, experts: int, rank: int) -> PoolSpec:
+    config = json.loads((layout.edge / "config.json").read_text("utf-8"))
+    return PoolSpec(
+        layers=config["num_hidden_layers"],
+        linears=LINEARS,
+        experts=experts,
+        rank=rank,
+        edge_fingerprint=edge_fingerprint(layout.edge),
+        template_hash=CompiledTemplate.load(layout.edge / FILE_NAME).hash,
+    )
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    # transformers 5 writes a class name that transformers 4 does not know.
+    path = folder / "tokenizer_config.json"
+    fields = json.loads(path.read_text("utf-8"))
+    fields["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")

@@ -1,0 +1,173 @@
+"""Evaluation: does a recipe do what the prompt would have done, and does nothing else?
+
+Every system answers the same questions and is right only if greedy decoding would give the exact
+answer and end. Recipes go through their int8 bytes; all that is read comes from the checkpoint
+folder, as in serving.
+
+    full_prompt               edge model with the prompt in context
+    none                      edge model without it
+    recipe                    edge model under the prompt's recipe
+    other_recipe              ... under the recipe of a prompt of another family
+    same_family_other_recipe  ... of a prompt of the same family with other values
+    mean_recipe               ... under the mean gates over training prompts
+    multitask_lora            edge model with one LoRA trained for all prompts
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from loragen.method.edge import EdgeModel
+from loragen.method.gatespace import stack_gates
+from loragen.method.generator import Generator
+from loragen.method.pool import Pool
+from loragen.recipe import GateDtype, Recipe
+from loragen.suite.family import Family
+from loragen.suite.splits import SEEN, Prompt, Split, draw
+from loragen.training.batches import Batch, Renderer, evaluation_row
+from loragen.training.checkpoint import Layout
+from loragen.training.fit import DENSE, PAPER, FitSpec, recipe_states
+from loragen.training.pretrain import exact_matches, prompted_states
+
+logger = logging.getLogger(__name__)
+
+Figures = dict[str, Any]
+
+SPLITS: Final = (Split.UNSEEN_PROMPTS, Split.UNSEEN_WORDINGS, Split.UNSEEN_FAMILIES)
+QUESTIONS: Final = 4
+MEAN_PROMPTS: Final = 16
+"""Training prompts per family in the mean recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Prompts of one family and split with their questions, ready to score."""
+
+    family: Family
+    prompts: list[Prompt]
+    batch: Batch
+
+
+class Evaluator:
+    """Scores one generator of a checkpoint against all controls."""
+
+    def __init__(self, layout: Layout, spec: FitSpec) -> None:
+        self._pool = Pool.load(layout.generator(spec) / "pool.safetensors")
+        self._edge = EdgeModel.load(layout.edge, self._pool)
+        self._generator = Generator.load(layout.generator(spec))
+        control = Pool.load(layout.multitask)
+        self._control = EdgeModel.load(layout.edge, control)
+        self._control_gates = torch.ones(
+            1, control.spec.layers, len(control.spec.linears), control.spec.columns
+        )
+        self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
+        self._mean = self._mean_recipe()
+
+    @torch.inference_mode()
+    def score(self, split: Split, prompts: int) -> Figures:
+        """Return the mean of every system over the families of a split, and each family's."""
+        cases = [self._case(family, split, prompts) for family in split.families]
+        recipes = [
+            self._generator.compile([prompt.text for prompt in case.prompts]) for case in cases
+        ]
+        per_family: dict[str, dict[str, torch.Tensor]] = {}
+        for index, case in enumerate(cases):
+            others = recipes[(index + 1) % len(cases)]
+            per_family[case.family.name] = self._score_case(case, recipes[index], others)
+            logger.info("%s %s scored", split, case.family.name)
+        systems = next(iter(per_family.values())).keys()
+        pooled = {
+            system: torch.cat([figures[system] for figures in per_family.values()])
+            for system in systems
+        }
+        return {
+            **{system: _mean(hits) for system, hits in pooled.items()},
+            "ci95": {system: _half_width(hits) for system, hits in pooled.items()},
+            "prompts": prompts * len(cases),
+            "questions": prompts * len(cases) * QUESTIONS,
+            "per_family": {
+                name: {system: _mean(hits) for system, hits in figures.items()}
+                for name, figures in per_family.items()
+            },
+        }
+
+    def _case(self, family: Family, split: Split, prompts: int) -> Case:
+        rng = Random(f"questions/{split}/{family.name}")
+        drawn = [draw(family, split, index) for index in range(prompts)]
+        rows = [evaluation_row(prompt, QUESTIONS, rng) for prompt in drawn]
+        return Case(family, drawn, self._renderer.batch(rows, [[False] * QUESTIONS] * prompts))
+
+    def _score_case(
+        self, case: Case, own: Sequence[Recipe], other_family: Sequence[Recipe]
+    ) -> dict[str, torch.Tensor]:
+        count = len(case.prompts)
+        same_family = [own[_with_other_values(case.prompts, index)] for index in range(count)]
+        batch, pad_id = case.batch, self._renderer.pad_id
+        prompted = prompted_states(self._edge.model, batch, pad_id)
+        return {
+            "full_prompt": exact_matches(self._edge.model, prompted, batch.targets),
+            "none": self._hits(batch, [None] * count),
+            "recipe": self._hits(batch, own),
+            "other_recipe": self._hits(batch, other_family),
+            "same_family_other_recipe": self._hits(batch, same_family),
+            "mean_recipe": self._hits(batch, [self._mean] * count),
+            "multitask_lora": self._gated_hits(
+                self._control, batch, self._control_gates.expand(count, -1, -1, -1)
+            ),
+        }
+
+    def _hits(self, batch: Batch, recipes: Sequence[Recipe | None]) -> torch.Tensor:
+        gates = stack_gates(recipes, self._pool.id, self._pool.spec)
+        return self._gated_hits(self._edge, batch, gates)
+
+    def _gated_hits(self, edge: EdgeModel, batch: Batch, gates: torch.Tensor) -> torch.Tensor:
+        states = recipe_states(edge, batch, gates, self._renderer.bos_id)
+        return exact_matches(edge.model, states, batch.targets)
+
+    def _mean_recipe(self) -> Recipe:
+        texts = [
+            draw(family, Split.TRAIN, index).text
+            for family in SEEN
+            for index in range(MEAN_PROMPTS)
+        ]
+        gates = np.mean([recipe.gates for recipe in self._generator.compile(texts)], axis=0)
+        head = self._generator.head
+        return Recipe.encode(gates, pool_id=head.pool_id, level=head.level, dtype=GateDtype.INT8)
+
+
+def evaluate(root: Path, prompts: int) -> Figures:
+    """Return the figures of both generators on all splits, `prompts` per family."""
+    layout = Layout(root)
+    figures: Figures = {}
+    for key, spec in (("shipped", DENSE), ("L0", PAPER)):
+        evaluator = Evaluator(layout, spec)
+        figures[key] = {str(split): evaluator.score(split, prompts) for split in SPLITS}
+    return figures
+
+
+def _with_other_values(prompts: Sequence[Prompt], index: int) -> int:
+    """Return the next prompt, cyclically, that has other values than prompt `index`."""
+    count = len(prompts)
+    for step in range(1, count):
+        other = (index + step) % count
+        if prompts[other].values != prompts[index].values:
+            return other
+    raise ValueError("all prompts of the family have the same values")
+
+
+def _mean(hits_BQ: torch.Tensor) -> float:
+    return round(hits_BQ.float().mean().item(), 4)
+
+
+def _half_width(hits_BQ: torch.Tensor) -> float:
+    """Return 1.96 standard errors, over prompts: questions of one prompt are not independent."""
+    means_B = hits_BQ.float().mean(1)
+    return round(1.96 * means_B.std().item() / math.sqrt(len(means_B)), 4)

@@ -1,0 +1,32 @@
+"""Progress lines of a training loop."""
+
+import logging
+import time
+from collections import deque
+from typing import Final
+
+_EVERY: Final = 50
+
+
+class Progress:
+    """Logs the mean loss of the last steps, and the time left."""
+
+    def __init__(self, logger: logging.Logger, stage: str, steps: int) -> None:
+        self._logger = logger
+        self._stage = stage
+        self._steps = steps
+        self._started = time.monotonic()
+        self._losses: deque[float] = deque(maxlen=_EVERY)
+
+    def add(self, step: int, loss: float) -> None:
+        """Note the loss of a step."""
+        self._losses.append(loss)
+        if (step + 1) % _EVERY and step + 1 != self._steps:
+            return
+        elapsed = time.monotonic() - self._started
+        left = elapsed / (step + 1) * (self._steps - step - 1)
+        mean = sum(self._losses) / len(self._losses)
+        self._logger.info(
+            "%s: step %d/%d, loss %.3f, %.0f s, %.0f s left",
+            *(self._stage, step + 1, self._steps, mean, elapsed, left),
+        )

@@ -1,0 +1,121 @@
+"""Tokenizer of the demo models: a byte-fallback BPE over the words of the task suite.
+
+It follows Llama 2 (spaces as U+2581, bytes for unknown characters), so that streaming detokenisers
+and grammar engines know it. Unlike Llama 2 it adds no space in front of a text: answers start
+without one, and the pieces of a chat can be tokenized apart and joined.
+"""
+
+import json
+from collections.abc import Iterator
+from random import Random
+from typing import Final
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from loragen.suite.splits import SEEN, SURROUNDINGS, Split, draw
+from loragen.suite.words import (
+    CITIES,
+    COLOURS,
+    COMPANIES,
+    GREETINGS,
+    ITEMS,
+    MARKS,
+    NAMES,
+    NEGATIVE,
+    POSITIVE,
+)
+
+PAD: Final = "<pad>"
+BOS: Final = "<s>"
+END: Final = "<|end|>"
+"""End of any turn, and what stops generation."""
+SYSTEM: Final = "<|system|>"
+ASSISTANT: Final = "<|assistant|>"
+ROLES: Final = (SYSTEM, "<|user|>", ASSISTANT, "<|tool|>")
+SPACE: Final = "\u2581"
+
+CHAT_TEMPLATE: Final = """\
+{{- '<s>' }}
+{%- for message in messages %}
+{%- set role = 'system' if message['role'] == 'developer' else message['role'] %}
+{%- if role not in ['system', 'user', 'assistant', 'tool'] %}
+{{- raise_exception('unknown role ' ~ role) }}
+{%- endif %}
+{{- '<|' ~ role ~ '|>' }}
+{{- message['content'] or '' }}
+{%- for call in message['tool_calls'] or [] %}
+{{- call['function']['name'] ~ ' ' ~ call['function']['arguments'] }}
+{%- endfor %}
+{{- '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|assistant|>' }}
+{%- endif %}
+"""
+"""Prints nothing that no message holds; without a system message it is the compiled template."""
+
+_PIECES: Final = Regex(
+    rf"{SPACE}?\p{{L}}+|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}\s]|{SPACE}+|\s"
+)
+"""A word, a digit or a sign, each with the space in front of it."""
+
+
+def train_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of at most `vocab_size` tokens in which suite words are whole."""
+    learner = Tokenizer(BPE())
+    _set_pieces(learner)
+    specials = [PAD, BOS, END, *ROLES]
+    fixed = specials + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - len(fixed),
+        initial_alphabet=[SPACE, "\n", *(chr(code) for code in range(33, 127))],
+        show_progress=False,
+    )
+    learner.train_from_iterator(_corpus(Random(f"tokenizer/{seed}")), trainer)
+    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    vocab = {token: index for index, token in enumerate([*fixed, *(token for token, _ in learned)])}
+    merges = _merges(learner)
+    tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, byte_fallback=True))
+    _set_pieces(tokenizer)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocab[BOS])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=list(ROLES),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _set_pieces(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(_PIECES, behavior="isolated")
+
+
+def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def _corpus(rng: Random) -> Iterator[str]:
+    """Yield suite text, and every suite word often enough to become one token in both forms."""
+    for family in SEEN:
+        for index in range(400):
+            prompt = draw(family, Split.TRAIN, index)
+            turn = prompt.ask(rng)
+            yield from (prompt.text, turn.question, turn.answer, turn.default)
+    words = (NAMES, COMPANIES, CITIES, GREETINGS, MARKS, ITEMS, COLOURS, POSITIVE, NEGATIVE)
+    for word in (word for group in words for word in group):
+        yield from [word, f" {word}"] * 50
+    for sentence in SURROUNDINGS:
+        yield from [sentence] * 50
