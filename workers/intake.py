@@ -41,7 +41,7 @@ class RecipeView(dict[str, Any]):
             self._current.reset(token)
 
     def __contains__(self, model: object) -> bool:
-        # vLLM takes a request without a model for one to the served model.
+        # A request without a model is one to the served model.
         return self._current.get() is not None and (not model or model in self._served)
 
     def __getitem__(self, model: str) -> Any:
@@ -49,7 +49,7 @@ class RecipeView(dict[str, Any]):
             raise KeyError(model)
         return self._current.get()
 
-    def get(self, model: str, default: Any = None) -> Any:
+    def get(self, model: str | None, default: Any = None) -> Any:
         """Return the running request's recipe, or `default`."""
         return self._current.get() if model in self else default
 

@@ -45,13 +45,13 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
             raise ConfigError("the gate backend does not cut a model into pipeline stages")
         self._slots = SlotTable(self.lora_config.max_loras)
         # Graphs keep padding rows: vLLM rounds their sizes up to a multiple of 8.
-        self._step = StepSlots(
+        self.step = StepSlots(
             tokens=-(-self.max_num_batched_tokens // 8) * 8,
             zero_row=self._slots.zero_row,
             device=device,
         )
         spec = self._pool.spec
-        self._gates = torch.zeros(
+        self.gates = torch.zeros(
             (spec.layers, self._slots.rows + 1, len(spec.linears), spec.columns),
             dtype=vllm_config.model_config.dtype,
             device=device,
@@ -64,7 +64,7 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
 
     def create_lora_manager(self, model: nn.Module, vllm_config: Any) -> nn.Module:
         """Put the pool into the model."""
-        LayerInstaller(self._pool, self._gates, self._step).install(model)
+        LayerInstaller(self._pool, self.gates, self.step).install(model)
         return model
 
     def set_active_adapters(self, requests: Collection[Any], mapping: Any) -> None:
@@ -75,8 +75,8 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         rows[0] = self._slots.zero_row
         tokens = mapping.index_mapping  # one lora_int_id per token, 0 without a task
         slots_T = np.fromiter(map(rows.__getitem__, tokens), dtype=np.int64, count=len(tokens))
-        self._step.rows_T[: len(tokens)].copy_(torch.from_numpy(slots_T))
-        self._step.has_recipes = bool(numbers) or not self._is_eager
+        self.step.rows_T[: len(tokens)].copy_(torch.from_numpy(slots_T))
+        self.step.has_recipes = bool(numbers) or not self._is_eager
 
     def add_adapter(self, request: Any) -> bool:
         """Place one recipe; return whether it was not there yet."""
@@ -86,7 +86,7 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         """Place the recipe of a warm-up run: no gates at all."""
         written = self._slots.place({request.lora_int_id: request.lora_name})
         for row in written.values():
-            self._gates[:, row] = 0
+            self.gates[:, row] = 0
         return bool(written)
 
     def get_dummy_lora_warmup_rank(self, default_rank: int) -> int:
@@ -125,7 +125,7 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         }
         written = self._slots.place(wanted)
         for number, row in written.items():
-            self._gates[:, row].copy_(torch.from_numpy(fresh[number]))
+            self.gates[:, row].copy_(torch.from_numpy(fresh[number]))
         return written
 
     def _gates_of(self, request: Any) -> Gates:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from vllm import SamplingParams
+from vllm.inputs import tokens_input
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from loragen.errors import SelfTestFailed
@@ -69,7 +70,7 @@ class SelfTest:
             temperature=0, max_tokens=_TOKENS, logprobs=_LOGPROBS, ignore_eos=True
         )
         outputs = self.engine.generate(
-            {"prompt_token_ids": _PROMPT}, params, f"self-test-{name}", lora_request=lora_request
+            tokens_input(_PROMPT), params, f"self-test-{name}", lora_request=lora_request
         )
         # One growing output per step: the last one holds all.
         *_, output = [output async for output in outputs]

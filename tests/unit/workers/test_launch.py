@@ -1,0 +1,136 @@
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from config.settings import EdgeModelSettings, Settings
+from loragen.errors import ArtifactCorrupt, ConfigError
+from workers import launch as launch_module
+from workers.__main__ import serve
+from workers.launch import Launch
+from workers.spec import WorkerSpec
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "config.json").write_text("{}")
+    (tmp_path / "edge" / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "generator" / "pool.safetensors").write_bytes(b"")
+    return tmp_path
+
+
+def edge(folder: Path, **fields: Any) -> EdgeModelSettings:
+    return EdgeModelSettings(name="demo", model=folder / "edge", **fields)
+
+
+def plan(model: EdgeModelSettings, *, secret: str | None = None, host: str = "127.0.0.1") -> Launch:
+    settings = Settings(edge_models=(model,), worker_secret=SecretStr(secret) if secret else None)
+    return Launch.plan(settings, model, host=host, port=8001)
+
+
+def test_a_model_with_a_generator_gets_as_many_slots_as_requests_in_a_batch(folder: Path) -> None:
+    arguments = plan(edge(folder, generator=folder / "generator", max_num_seqs=48)).arguments
+    assert {"--enable-lora", "--max-loras=48", "--max-num-seqs=48"} <= set(arguments)
+    config = next(a for a in arguments if a.startswith("--additional-config="))
+    spec = WorkerSpec.from_additional_config(json.loads(config.partition("=")[2]))
+    assert spec.edge_model == "demo"
+    assert spec.pool == folder / "generator" / "pool.safetensors"
+
+
+def test_a_model_without_generator_is_served_without_lora(folder: Path) -> None:
+    launch = plan(edge(folder))
+    assert "--enable-lora" not in launch.arguments
+    assert launch.environment["VLLM_PLUGINS"] == "loragen,loragen_api"
+
+
+def test_both_modes_render_the_compiled_template(folder: Path) -> None:
+    (folder / "own.jinja").write_text("{{ messages }}!")
+    model = edge(folder, chat_template=folder / "own.jinja")
+    assert f"--chat-template={folder / 'own.jinja'}" in plan(model).arguments
+
+
+def test_the_operators_own_arguments_come_last(folder: Path) -> None:
+    assert plan(edge(folder, engine_args=("--seed=7",))).arguments[-1] == "--seed=7"
+
+
+def test_the_secret_travels_in_the_environment_only(folder: Path) -> None:
+    launch = plan(edge(folder), secret="s3cret")
+    assert launch.environment["VLLM_API_KEY"] == "s3cret"
+    assert not any("s3cret" in argument for argument in launch.arguments)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "worker"])
+def test_an_open_address_needs_a_secret(folder: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="LORAGEN_WORKER_SECRET"):
+        plan(edge(folder), host=host)
+    plan(edge(folder), host=host, secret="s3cret")
+
+
+@pytest.mark.parametrize(
+    "missing", ["edge/config.json", "edge/chat_template.jinja", "generator/pool.safetensors"]
+)
+def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(ArtifactCorrupt, match=Path(missing).name):
+        plan(edge(folder, generator=folder / "generator"))
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.0.0"])
+def test_another_vllm_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("workers.plugin.version", lambda name: version)
+    with pytest.raises(ConfigError, match=version):
+        plan(edge(folder))
+
+
+def test_no_vllm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("workers.plugin.version", missing)
+    with pytest.raises(ConfigError, match="not installed"):
+        plan(edge(folder))
+
+
+def test_a_gpu_build_keeps_vllms_graphs_and_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_module, "installed_vllm", lambda: ("vllm", "0.32.0"))
+    launch = plan(edge(folder))
+    assert "--enforce-eager" not in launch.arguments
+    assert not any("kv-cache-memory" in argument for argument in launch.arguments)
+    assert "TORCH_COMPILE_DISABLE" not in launch.environment
+
+
+def test_the_kv_cache_may_be_a_part_of_a_gibibyte(folder: Path) -> None:
+    arguments = plan(edge(folder, kv_cache_gib=0.25)).arguments
+    assert f"--kv-cache-memory-bytes={2**28}" in arguments
+
+
+@pytest.mark.parametrize(
+    ("yaml", "status"),
+    [
+        ("edge_models: []", 2),
+        ("edge_models: [{name: demo, model: /nowhere}]", 3),
+        ("edge_modelz: []", 2),
+    ],
+)
+def test_the_command_refuses_with_one_line_and_its_exit_status(
+    tmp_path: Path, yaml: str, status: int
+) -> None:
+    app = typer.Typer()
+    app.command()(serve)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml)
+    result = CliRunner().invoke(app, ["--edge-model", "demo", "--config", str(config)])
+    assert result.exit_code == status
+    assert result.stderr.count("\n") == 1
+    assert "worker refuses to start" in result.stderr
