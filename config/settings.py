@@ -32,7 +32,13 @@ from loragen.errors import ConfigError
 
 CONFIG_VARIABLE: Final = "LORAGEN_CONFIG"
 SECRETS_FOLDER: Final = Path("/run/secrets")
-SECRET_FIELDS: Final = ("master_secret", "worker_secret", "generator_secret", "redis_url")
+SECRET_FIELDS: Final = (
+    "master_secret",
+    "worker_secret",
+    "generator_secret",
+    "ray_token",
+    "redis_url",
+)
 
 
 class Section(BaseModel):
@@ -112,7 +118,13 @@ class GeneratorSettings(Section):
     batch_size: int = Field(16, ge=1, description="Prompts compiled in one forward pass at most.")
     batch_wait_seconds: float = Field(0.01, ge=0, description="How long a batch waits to fill.")
     max_queued: int = Field(256, ge=1, description="Compiles waiting per replica before 503.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="Deadline of one compile, waiting for an actor included."
+    )
     threads: int = Field(1, ge=1, description="CPU threads of one generator actor.")
+    ray_address: str | None = Field(
+        None, description="Ray cluster to join, host:port or auto; default: a local one of our own."
+    )
 
 
 class ServerSettings(Section):
@@ -158,6 +170,7 @@ class Settings(BaseSettings):
     )
     worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
     generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")
+    ray_token: SecretStr | None = Field(None, description="Token every Ray connection must show.")
     store: StoreSettings = StoreSettings()
     edge_models: tuple[EdgeModelSettings, ...] = Field((), description="Models to serve.")
     generator: GeneratorSettings = GeneratorSettings()
@@ -227,6 +240,11 @@ def load_settings(files: Sequence[Path] | None = None, **overrides: Any) -> Sett
 def child_environment(**values: str) -> dict[str, str]:
     """Return this process's environment with `values` on top, for a process it starts."""
     return {**os.environ, **values}  # noqa: TID251 - the one owner of the environment
+
+
+def export_environment(**values: str) -> None:
+    """Set variables for libraries that this process loads later and for all it starts."""
+    os.environ.update(values)  # noqa: TID251 - the one owner of the environment
 
 
 def _files_from_environment() -> list[Path]:

@@ -1,0 +1,160 @@
+"""App: the Ray Serve application; the only place where classes become deployments.
+
+    HTTP proxy -> front (1 replica) -> generator-<cloud model> (replicas, batches) ...
+
+A Serve config file names it as `import_path: router_service.app:application`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+
+from config.secret_store import SecretStore
+from config.settings import GeneratorSettings, Settings, load_settings
+from loragen.errors import LoragenError
+from loragen.logs import configure_logs
+from loragen.wire import CompileReply, CompileRequest, Head
+from router_service.front import Front
+from router_service.generator_actor import Compiler, GeneratorActor, Outcome
+from router_service.loopback import bind_replica_to_loopback
+from router_service.plan import CloudPlan, plan_clouds
+from router_service.remote import RemoteGenerators
+
+APPLICATION: Final = "loragen"
+FRONT_CONCURRENCY: Final = 10_000
+"""Never the limit: generators queue and refuse, so that /health is answered in any case."""
+
+
+class ServedGenerator:
+    """A generator actor whose single compiles wait for each other in batches."""
+
+    def __init__(self, folders: Mapping[str, Path], options: GeneratorSettings, level: str) -> None:
+        _settle(options, level)
+        _use_threads(options.threads)
+        self._actor = GeneratorActor(folders, _load)
+        self._batched.set_max_batch_size(options.batch_size)
+        self._batched.set_batch_wait_timeout_s(options.batch_wait_seconds)
+
+    async def compile(self, request: CompileRequest) -> CompileReply:
+        """Compile one prompt, in a batch with others that wait.
+
+        Raises:
+            LoragenError: why it cannot be compiled.
+        """
+        outcome: Outcome = await self._batched(request)
+        if isinstance(outcome, LoragenError):
+            raise outcome
+        return outcome
+
+    async def heads(self) -> tuple[Head, ...]:
+        """Return what this actor compiles for."""
+        return await self._actor.heads()
+
+    @serve.batch  # type: ignore[untyped-decorator]
+    async def _batched(self, requests: Sequence[CompileRequest]) -> list[Outcome]:
+        return await self._actor.compile_batch(requests)
+
+
+class ServedFront:
+    """The HTTP interface over the handles of all generator deployments."""
+
+    def __init__(
+        self,
+        handles: Mapping[str, DeploymentHandle],
+        options: GeneratorSettings,
+        level: str,
+        *,
+        secret: str,
+        max_body_bytes: int,
+    ) -> None:
+        _settle(options, level)
+        generators = RemoteGenerators(
+            handles,
+            timeout_seconds=options.timeout_seconds,
+            max_pending=options.replicas * _capacity(options),
+        )
+        self._app = Front(generators, secret=secret, max_body_bytes=max_body_bytes).create()
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """Return the application that Serve mounts."""
+        return self._app
+
+
+def build(settings: Settings, plans: Sequence[CloudPlan]) -> Application:
+    """Return the Serve application of a plan."""
+    handles: dict[str, Any] = {}
+    for plan in plans:
+        deployed = _generator_deployment(plan, settings.generator).bind(
+            dict(plan.folders), settings.generator, settings.logs.level
+        )
+        handles.update(dict.fromkeys(plan.folders, deployed))
+    front = serve.deployment(
+        serve.ingress()(ServedFront),
+        name="front",
+        max_ongoing_requests=FRONT_CONCURRENCY,
+        ray_actor_options={"num_cpus": 0},
+    )
+    # Only what it needs, not the settings: they hold other services' secrets.
+    return front.bind(
+        handles,
+        settings.generator,
+        settings.logs.level,
+        secret=SecretStore(settings.state_dir).value("generator_secret", settings.generator_secret),
+        max_body_bytes=settings.server.max_body_bytes,
+    )
+
+
+def application(_: Mapping[str, str]) -> Application:
+    """Return the Serve application of the configuration in the environment.
+
+    Raises:
+        StartupError: the configuration or a generator's files are wrong.
+    """
+    settings = load_settings()
+    return build(settings, plan_clouds(settings))
+
+
+def _generator_deployment(plan: CloudPlan, options: GeneratorSettings) -> serve.Deployment:
+    return serve.deployment(
+        ServedGenerator,
+        name=plan.deployment,
+        num_replicas=options.replicas,
+        max_ongoing_requests=_capacity(options),
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.2,
+        ray_actor_options={"num_cpus": options.threads},
+    )
+
+
+def _capacity(options: GeneratorSettings) -> int:
+    """Return what one actor takes: a running batch and the queue behind it."""
+    return options.batch_size + options.max_queued
+
+
+def _settle(options: GeneratorSettings, level: str) -> None:
+    """Prepare the process of a replica: its logs, and its port on a single machine."""
+    # Serve has put stderr into its own log file; our lines belong into the service's log.
+    sys.stderr = sys.__stderr__
+    configure_logs(level)
+    if options.ray_address is None:
+        bind_replica_to_loopback()
+
+
+def _load(folder: Path) -> Compiler:
+    from loragen.method.generator import Generator  # torch only in the actor
+
+    return Generator.load(folder)
+
+
+def _use_threads(threads: int) -> None:
+    import torch  # torch only in the actor
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,83 @@
+"""Local Ray: a Ray of our own on this machine, or the connection to a given one.
+
+Our own Ray binds loopback only, wants a token that never leaves this machine, keeps its files in
+a temporary folder, and ends with this process. `ray_environment` sees to the first two.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayError
+
+from config.settings import Settings
+from config.temp_folder import temp_folder
+from loragen.errors import ConfigError
+
+ADDRESS_FILE: Final = "ray_address"
+OBJECT_STORE_BYTES: Final = 80 << 20
+"""Near the least Ray takes; prompts and recipes travel inside messages."""
+
+
+@contextmanager
+def open_ray(settings: Settings, *, cpus: int) -> Iterator[None]:
+    """Start a local Ray with that many CPU slots, or join the configured one; leave it at the end.
+
+    Raises:
+        ConfigError: the configured Ray does not answer.
+    """
+    address = settings.generator.ray_address
+    with ExitStack() as stack:
+        if address is not None:
+            stack.callback(ray.shutdown)
+            _join(address)
+        else:
+            folder = stack.enter_context(temp_folder("ray-"))
+            stack.callback(ray.shutdown)  # before the folder goes
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=settings.logs.level,
+                _temp_dir=str(folder),
+            )
+            stack.enter_context(_address_file(settings.state_dir))
+        yield
+
+
+def join_ray(settings: Settings) -> None:
+    """Connect to the Ray that serves this configuration, of our own or configured.
+
+    Raises:
+        ConfigError: none is running here, or it does not answer.
+    """
+    address = settings.generator.ray_address
+    if address is None:
+        try:
+            address = (settings.state_dir / ADDRESS_FILE).read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise ConfigError(
+                f"no router service runs with state_dir {settings.state_dir}"
+            ) from error
+    _join(address)
+
+
+def _join(address: str) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RayError) as error:
+        raise ConfigError(f"generator.ray_address: no Ray answers at {address}") from error
+
+
+@contextmanager
+def _address_file(state_dir: Path) -> Iterator[None]:
+    """Tell `python -m router_service actors` where this Ray is."""
+    path = state_dir / ADDRESS_FILE
+    path.write_text(ray.get_runtime_context().gcs_address + "\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""Ray environment: the variables that decide how safe and how quiet Ray is.
+
+Ray reads them when it is imported, so this module does not import it and `__main__` calls
+`prepare_ray` before it imports what does.
+"""
+
+from config.secret_store import SecretStore
+from config.settings import Settings, export_environment
+
+
+def prepare_ray(settings: Settings) -> None:
+    """Set the variables that Ray reads when it is imported."""
+    export_environment(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_SERVE_LOG_TO_STDERR="0",
+        RAY_COLOR_PREFIX="0",
+        RAY_DEDUP_LOGS="0",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        HF_HUB_OFFLINE="1",
+    )
+    if settings.generator.ray_address is None:
+        export_environment(
+            # The name says Windows; on Linux too it decides that Ray may use loopback addresses.
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=SecretStore(settings.state_dir).value("ray_token", settings.ray_token),
+        )
+    elif settings.ray_token is not None:
+        export_environment(
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=settings.ray_token.get_secret_value()
+        )

@@ -1,0 +1,139 @@
+"""Remote generators: the actors behind Ray Serve handles, seen as plain calls.
+
+The one boundary where Ray's exceptions become ours. Compiling twice does no harm, so a call that
+lost its actor is sent again until the deadline; Serve meanwhile starts another one.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from loragen.errors import (
+    DeadlineExceeded,
+    EdgeModelNotFound,
+    GeneratorUnavailable,
+    LoragenError,
+    Overloaded,
+)
+from loragen.wire import CompileReply, CompileRequest, Head
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE_SECONDS: Final = 0.2
+RESTART_SECONDS: Final = 5.0
+"""About how long Serve takes to start an actor again; told to callers as `retry-after`."""
+HEADS_TIMEOUT_SECONDS: Final = 2.0
+
+
+class RemoteGenerators:
+    """The generators in the actors of `handles`, by edge model.
+
+    Counts what is under way per deployment and refuses beyond `max_pending`. Serve could do that,
+    but its queue polls full actors with growing pauses: 300 waiting compiles took 20 s, not 3.
+    """
+
+    def __init__(
+        self,
+        handles: Mapping[str, DeploymentHandle],
+        *,
+        timeout_seconds: float,
+        max_pending: int,
+    ) -> None:
+        self._handles = handles
+        self._timeout_seconds = timeout_seconds
+        self._max_pending = max_pending
+        self._pending: Counter[str] = Counter()
+
+    async def compile(self, request: CompileRequest) -> CompileReply:
+        """Compile one prompt; see `router_service.front.Generators` for what it raises."""
+        handle = self._handles.get(request.edge_model)
+        if handle is None:
+            raise EdgeModelNotFound(
+                f"no generator compiles for the edge model {request.edge_model!r}",
+                param="edge_model",
+            )
+        deployment = handle.deployment_name
+        if self._pending[deployment] >= self._max_pending:
+            raise Overloaded("too many compiles are waiting", retry_after=1.0)
+        self._pending[deployment] += 1
+        try:
+            return await self._compile_until_deadline(handle, request)
+        finally:
+            self._pending[deployment] -= 1
+
+    async def _compile_until_deadline(
+        self, handle: DeploymentHandle, request: CompileRequest
+    ) -> CompileReply:
+        lost = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                while True:
+                    try:
+                        return await _compile(handle, request)
+                    except GeneratorUnavailable:
+                        logger.warning("compile lost its actor, sending it again")
+                        lost = True
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+        except TimeoutError:
+            if lost:
+                raise _unavailable() from None
+            seconds = f"{self._timeout_seconds:g} s"
+            raise DeadlineExceeded(f"compiling took longer than {seconds}") from None
+
+    async def heads(self) -> tuple[Head, ...]:
+        """Return what the actors compile for.
+
+        Raises:
+            GeneratorUnavailable: an actor does not answer.
+        """
+        # One deployment may serve several edge models: ask each deployment once.
+        deployments = {handle.deployment_name: handle for handle in self._handles.values()}
+        try:
+            async with asyncio.timeout(HEADS_TIMEOUT_SECONDS):
+                with mapped():
+                    parts = await asyncio.gather(
+                        *(_heads(handle) for handle in deployments.values())
+                    )
+        except TimeoutError:
+            raise _unavailable() from None
+        return tuple(head for part in parts for head in part)
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """Turn what a Ray Serve handle raises into our errors."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, LoragenError):
+            raise error.cause from None
+        raise LoragenError("the generator failed") from error
+    except (RayServeException, RayError) as error:
+        raise _unavailable() from error
+
+
+async def _compile(handle: DeploymentHandle, request: CompileRequest) -> CompileReply:
+    with mapped():
+        response = handle.compile.remote(request)
+        try:
+            reply: CompileReply = await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        return reply
+
+
+async def _heads(handle: DeploymentHandle) -> tuple[Head, ...]:
+    heads: tuple[Head, ...] = await handle.heads.remote()
+    return heads
+
+
+def _unavailable() -> GeneratorUnavailable:
+    return GeneratorUnavailable("the generator is starting again", retry_after=RESTART_SECONDS)
