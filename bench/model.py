@@ -17,7 +17,7 @@ from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.recipe import Level, Recipe
 from loragen.template import CompiledTemplate
 
-LINEARS = ("gate_proj", "up_proj", "down_proj")
+LINEARS = ("gate", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class BenchModel:
 
 def _experts(size: ModelSize) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]]:
     widths = {
-        "gate_proj": (size.hidden, size.intermediate),
-        "up_proj": (size.hidden, size.intermediate),
-        "down_proj": (size.intermediate, size.hidden),
+        "gate": (size.hidden, size.intermediate),
+        "up": (size.hidden, size.intermediate),
+        "down": (size.intermediate, size.hidden),
     }
     return {
         (layer, linear): (
