@@ -57,7 +57,7 @@ class Renderer:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of <s> and a system turn, for each prompt."""
-        return self._encode(
+        return self.encode(
             [
                 self.template.render(
                     [{"role": "system", "content": text}], add_generation_prompt=False
@@ -76,7 +76,7 @@ class Renderer:
                 for role, text in (("user", question), ("assistant", answer))
             ]
             texts.append(self.template.render(messages, add_generation_prompt=False))
-        return [ids[1:] for ids in self._encode(texts)]
+        return [ids[1:] for ids in self.encode(texts)]
 
     def targets(self, segment: Sequence[int]) -> list[int]:
         """Return the next token at each position that an assistant turn decides, else IGNORED."""
@@ -108,7 +108,8 @@ class Renderer:
             bare=torch.tensor(bare, dtype=torch.bool),
         )
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of texts as they are."""
         encoded: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return encoded
 

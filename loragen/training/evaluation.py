@@ -34,8 +34,8 @@ from loragen.suite.family import Family
 from loragen.suite.splits import SEEN, Prompt, Split, draw
 from loragen.training.batches import Batch, Renderer, evaluation_row
 from loragen.training.checkpoint import Layout
-from loragen.training.fit import DENSE, PAPER, FitSpec, recipe_states
-from loragen.training.pretrain import exact_matches, prompted_states
+from loragen.training.fit import DENSE, PAPER, FitSpec
+from loragen.training.passes import exact_matches, prompted_states, recipe_states
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from loragen.method.pool import Experts
 from loragen.method.router import RouterSpec, balance_loss
 from loragen.recipe import Level
 from loragen.training.batches import Batch, Renderer, StreamSpec, training_batches
-from loragen.training.optimizer import Optimizer, Schedule
-from loragen.training.pretrain import answer_loss, split_parameters
+from loragen.training.optimizer import Optimizer, Schedule, split_parameters
+from loragen.training.passes import answer_loss, recipe_states
 from loragen.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -132,17 +132,6 @@ def to_columns(gates_BLMN: torch.Tensor, rank: int) -> torch.Tensor:
     """Repeat gates over linears (L0) and rank: [B, L, M, N] to [B, L, len(LINEARS), R]."""
     B, L, _, N = gates_BLMN.shape
     return gates_BLMN.expand(B, L, len(LINEARS), N).repeat_interleave(rank, -1)
-
-
-def recipe_states(
-    edge: EdgeModel, batch: Batch, gates_BLMR: torch.Tensor | None, bos_id: int
-) -> torch.Tensor:
-    """Return last hidden states [B, Q, S, D] of segments that read no prompt, under gates."""
-    B, Q, S = batch.segments.shape
-    bos = torch.full((B * Q, 1), bos_id)
-    ids = torch.cat([bos, batch.segments.reshape(B * Q, S)], 1)
-    gates = None if gates_BLMR is None else gates_BLMR.repeat_interleave(Q, 0)
-    return edge.states(ids, gates)[:, 1:].reshape(B, Q, S, -1)
 
 
 def recipe_loss(

@@ -74,6 +74,16 @@ class Optimizer:
                 parameter.add_(update, alpha=-lr * scale)
 
 
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the matrices of the blocks, and all other parameters."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and "layers." in name
+        (matrices if is_matrix else others).append(parameter)
+    return matrices, others
+
+
 def orthogonalise(matrices_NFD: torch.Tensor) -> torch.Tensor:
     """Return the nearest semi-orthogonal matrices, by five Newton-Schulz iterations."""
     a, b, c = _NEWTON_SCHULZ
