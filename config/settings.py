@@ -221,7 +221,7 @@ def load_settings(files: Sequence[Path] | None = None, **overrides: Any) -> Sett
     Raises:
         ConfigError: a file is missing, holds a secret, or a field is wrong; the message names it.
     """
-    paths = list(files) if files is not None else _files_from_environment()
+    paths = list(files) if files is not None else files_from_environment()
     for path in paths:
         if not path.is_file():
             raise ConfigError(f"no configuration file {path}")
@@ -247,7 +247,8 @@ def export_environment(**values: str) -> None:
     os.environ.update(values)  # noqa: TID251 - the one owner of the environment
 
 
-def _files_from_environment() -> list[Path]:
+def files_from_environment() -> list[Path]:
+    """Return the configuration files that LORAGEN_CONFIG names."""
     names = os.environ.get(CONFIG_VARIABLE, "")  # noqa: TID251 - the one owner of the environment
     return [Path(name) for name in names.split(",") if name]
 

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from config.settings import Settings
-from config.temp_folder import temp_folder
+from config.temp_folder import RAY_CHARS, temp_folder
 from loragen.errors import ConfigError
 
 ADDRESS_FILE: Final = "ray_address"
@@ -34,7 +34,7 @@ def open_ray(settings: Settings, *, cpus: int) -> Iterator[None]:
             stack.callback(ray.shutdown)
             _join(address)
         else:
-            folder = stack.enter_context(temp_folder("ray-"))
+            folder = stack.enter_context(temp_folder("ray-", behind=RAY_CHARS))
             stack.callback(ray.shutdown)  # before the folder goes
             ray.init(
                 num_cpus=cpus,

@@ -1,0 +1,110 @@
+"""The `loragen` command: start everything, and look at the configuration."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from config.check import missing_files
+from config.reference import configuration_page
+from config.settings import Settings, files_from_environment, load_settings
+from config.up import up as run_up
+from loragen.errors import StartupError
+
+DEMO: Final = Path(__file__).with_name("demo.yaml")
+PAGE: Final = Path("docs/configuration.md")
+
+Config = Annotated[
+    list[Path] | None,
+    typer.Option("--config", help="YAML file, may be given several times; later ones win."),
+]
+
+config_cli = typer.Typer(add_completion=False, no_args_is_help=True)
+cli = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="LoRA-Gen Server on this machine."
+)
+cli.add_typer(config_cli, name="config", help="Look at the configuration.")
+
+
+@cli.command()
+def up(
+    config: Config = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="JSON file of prompts to show when ready.")
+    ] = None,
+) -> None:
+    """Start everything the configuration needs and run until Ctrl-C.
+
+    Redis, the router service, one worker per edge model and the gateway. Without --config: the
+    files of LORAGEN_CONFIG, else the demo. Exit status: 2 wrong configuration, 3 wrong or missing
+    files, 4 a worker failed its self-test, 1 anything else.
+    """
+    with _startup_errors():
+        settings, files = _load(config)
+        run_up(settings, files, examples)
+
+
+@config_cli.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="YAML files, each checked by itself.")],
+) -> None:
+    """Check configuration files; exit status 2 when one is wrong."""
+    wrong = False
+    for file in files:
+        try:
+            settings = load_settings([file])
+        except StartupError as error:
+            wrong = True
+            for problem in error.message.split("; "):
+                typer.echo(f"{file}: {problem}", err=True)
+            continue
+        for line in missing_files(settings):
+            typer.echo(f"{file}: warning: {line}", err=True)
+        typer.echo(f"{file}: ok")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@config_cli.command()
+def show(config: Config = None) -> None:
+    """Print the configuration in force as JSON, secrets masked."""
+    with _startup_errors():
+        settings, _ = _load(config)
+        typer.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
+
+
+@config_cli.command()
+def docs(
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = PAGE,
+) -> None:
+    """Write the page of all settings."""
+    out.write_text(configuration_page(), encoding="utf-8")
+    typer.echo(f"wrote {out}")
+
+
+def main() -> None:
+    """Run the `loragen` command."""
+    cli()
+
+
+def config_main() -> None:
+    """Run `python -m config`: the configuration commands, and `up`."""
+    config_cli.command()(up)
+    config_cli()
+
+
+def _load(config: list[Path] | None) -> tuple[Settings, list[Path]]:
+    files = list(config or files_from_environment() or [DEMO])
+    return load_settings(files), files
+
+
+@contextmanager
+def _startup_errors() -> Iterator[None]:
+    try:
+        yield
+    except StartupError as error:
+        typer.echo(f"loragen: {error.message}", err=True)
+        raise typer.Exit(error.exit_code) from error

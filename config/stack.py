@@ -1,0 +1,206 @@
+"""Stack: which processes a configuration needs on this machine, and what each is told.
+
+Settings reach them through LORAGEN_CONFIG, secrets through their environment only, and only those
+that a process needs. What the configuration places elsewhere (Redis, workers, a generator) is not
+started here.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from pydantic import SecretStr
+
+from config.ports import PortClaim, free_port
+from config.redis_server import HOST, RedisServer
+from config.secret_store import SecretStore
+from config.settings import EdgeModelSettings, Settings, child_environment
+from config.state_folder import StateFolder
+from config.supervisor import ChildSpec, Probe
+from loragen.errors import ConfigError
+
+PROBE_SECONDS: Final = 2.0
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The children of one start, and where their services are."""
+
+    children: tuple[ChildSpec, ...]
+    url: str
+    redis_url: str
+
+
+class StackPlan:
+    """Derives the children of a configuration."""
+
+    def __init__(
+        self, settings: Settings, files: tuple[Path, ...], *, state: StateFolder, temp: Path
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._secrets = SecretStore(state.path)
+        self._common = child_environment(
+            LORAGEN_CONFIG=",".join(str(file.resolve()) for file in files),
+            LORAGEN_STATE_DIR=str(state.path),
+            LORAGEN_GENERATOR__URL=generator_url(settings),
+            TMPDIR=str(temp),
+            PYTHONUNBUFFERED="1",
+        )
+
+    def plan(self) -> Stack:
+        """Return the stack.
+
+        Raises:
+            ConfigError: a secret cannot be kept, or no Redis server is there.
+        """
+        settings = self._settings
+        redis_url, redis = self._redis()
+        server_url = local_url(settings.server.host, settings.server.port)
+        children = [
+            *redis,
+            *([self._generator()] if has_local_generator(settings) else []),
+            *(self._worker(model) for model in local_workers(settings)),
+            self._server(server_url, redis_url),
+        ]
+        return Stack(tuple(children), server_url, redis_url)
+
+    def _redis(self) -> tuple[str, list[ChildSpec]]:
+        if self._settings.redis_url is not None:
+            return self._settings.redis_url.get_secret_value(), []
+        password = self._secrets.value("redis_password", None)
+        server = RedisServer(self._state.path / "redis", free_port(HOST), password)
+        child = ChildSpec(
+            name="redis",
+            command=server.command(),
+            environment=self._common,
+            log=self._state.log("redis"),
+            probe=server.is_ready,
+            stage=0,  # the gateway writes until its end
+        )
+        return server.url, [child]
+
+    def _generator(self) -> ChildSpec:
+        options = self._settings.generator
+        return ChildSpec(
+            name="router_service",
+            command=(sys.executable, "-m", "router_service"),
+            environment={
+                **self._common,
+                **self._secret("generator_secret", self._settings.generator_secret),
+                **self._secret("ray_token", self._settings.ray_token),
+            },
+            log=self._state.log("router_service"),
+            probe=answers(local_url(options.host, options.port) + "/health"),
+            stage=1,
+        )
+
+    def _worker(self, model: EdgeModelSettings) -> ChildSpec:
+        return ChildSpec(
+            name=f"worker {model.name}",
+            command=(sys.executable, "-m", "workers", "--edge-model", model.name),
+            environment={
+                **self._common,
+                **self._secret("worker_secret", self._settings.worker_secret),
+            },
+            log=self._state.log(f"worker-{model.name}"),
+            probe=answers(f"http://{HOST}:{model.port}/health"),
+            stage=1,
+        )
+
+    def _server(self, url: str, redis_url: str) -> ChildSpec:
+        settings = self._settings
+        return ChildSpec(
+            name="server",
+            command=(sys.executable, "-m", "server"),
+            environment={
+                **self._common,
+                "LORAGEN_REDIS_URL": redis_url,
+                **self._secret("master_secret", settings.master_secret),
+                **self._secret("worker_secret", settings.worker_secret),
+                **self._secret("generator_secret", settings.generator_secret),
+            },
+            log=self._state.log("server"),
+            probe=answers(url + "/ready"),
+            stage=2,  # first to end: nothing new comes in
+        )
+
+    def _secret(self, name: str, given: SecretStr | None) -> Mapping[str, str]:
+        return {f"LORAGEN_{name.upper()}": self._secrets.value(name, given)}
+
+
+def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
+    """Return the ports that a start of this configuration binds."""
+    claims = [PortClaim("server.port", settings.server.host, settings.server.port)]
+    if has_local_generator(settings):
+        options = settings.generator
+        claims.append(PortClaim("generator.port", options.host, options.port))
+    claims += [
+        PortClaim(f"edge_models {model.name}: port", HOST, model.port)
+        for model in local_workers(settings)
+    ]
+    return tuple(claims)
+
+
+def has_local_generator(settings: Settings) -> bool:
+    """Whether some edge model compiles, and with a generator on this machine."""
+    wanted = any(model.generator is not None for model in settings.edge_models)
+    url = settings.generator.url
+    return wanted and (
+        "url" not in settings.generator.model_fields_set
+        or (url.host in LOOPBACK and url.port == settings.generator.port)
+    )
+
+
+def local_workers(settings: Settings) -> list[EdgeModelSettings]:
+    """Return the edge models whose worker is started here: those without `worker_urls`."""
+    return [model for model in settings.edge_models if not model.worker_urls]
+
+
+def generator_url(settings: Settings) -> str:
+    """Return where the gateway finds the router service of this start."""
+    if has_local_generator(settings):
+        return local_url(settings.generator.host, settings.generator.port)
+    return str(settings.generator.url).rstrip("/")
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the address of a service of this machine as seen from it."""
+    reachable = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def answers(url: str) -> Probe:
+    """Return a probe that is true when the address answers 200."""
+
+    async def probe() -> bool:
+        with suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
+                return (await client.get(url)).status_code == 200
+        return False
+
+    return probe
+
+
+async def require_redis(url: str) -> None:
+    """Check that something listens where `redis_url` points.
+
+    Raises:
+        ConfigError: nothing does.
+    """
+    parts = httpx.URL(url)
+    if not parts.host:
+        return
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(parts.host, parts.port or 6379)
+    except (OSError, TimeoutError) as error:
+        where = f"{parts.host}:{parts.port or 6379}"
+        raise ConfigError(f"redis_url: nothing answers at {where}") from error
+    writer.close()
