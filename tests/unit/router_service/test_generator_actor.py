@@ -1,0 +1,62 @@
+"""Batches of the actor: order, groups, and failures that stay with their prompt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong
+from loragen.recipe import Recipe
+from loragen.wire import CompileReply, CompileRequest
+from router_service.generator_actor import GeneratorActor
+from tests.fakes.fake_generator import FakeGenerator
+
+
+class BrokenGenerator(FakeGenerator):
+    def compile(self, prompts: Sequence[str]) -> list[Recipe]:
+        raise RuntimeError(f"cannot read {prompts[0]}")
+
+
+def request(prompt: str, edge_model: str = "one") -> CompileRequest:
+    return CompileRequest(edge_model=edge_model, prompt=prompt)
+
+
+def actor(**generators: FakeGenerator) -> GeneratorActor:
+    by_folder = {Path(name): generator for name, generator in generators.items()}
+    return GeneratorActor({name: Path(name) for name in generators}, by_folder.__getitem__)
+
+
+async def test_replies_stand_in_the_order_of_requests_across_heads() -> None:
+    one, two = FakeGenerator(), FakeGenerator()
+    batch = [request("a"), request("b", "two"), request("c"), request("a", "two")]
+    outcomes = await actor(one=one, two=two).compile_batch(batch)
+    recipes = [outcome.recipe for outcome in outcomes if isinstance(outcome, CompileReply)]
+    alone = [(await actor(one=FakeGenerator()).compile_batch([request(p)]))[0] for p in "abca"]
+    assert recipes == [reply.recipe for reply in alone if isinstance(reply, CompileReply)]
+    assert (one.calls, two.calls) == (1, 1)
+
+
+async def test_one_prompt_too_long_fails_alone() -> None:
+    generator = FakeGenerator(max_prompt_tokens=3)
+    outcomes = await actor(one=generator).compile_batch([request("abc"), request("abcd")])
+    assert isinstance(outcomes[0], CompileReply)
+    assert isinstance(outcomes[1], PromptTooLong)
+    assert generator.calls == 1
+
+
+async def test_a_batch_of_nothing_but_refusals_runs_no_model() -> None:
+    generator = FakeGenerator(max_prompt_tokens=3)
+    outcomes = await actor(one=generator).compile_batch([request("abcd"), request("x", "none")])
+    assert [type(outcome) for outcome in outcomes] == [PromptTooLong, EdgeModelNotFound]
+    assert generator.calls == 0
+
+
+async def test_a_failing_model_fails_its_group_and_quotes_no_prompt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = actor(one=BrokenGenerator(), two=FakeGenerator())
+    outcomes = await broken.compile_batch([request("private"), request("x", "two")])
+    assert isinstance(outcomes[0], LoragenError)
+    assert isinstance(outcomes[1], CompileReply)
+    assert "private" not in str(outcomes[0])
+    assert "private" not in caplog.text

@@ -1,0 +1,72 @@
+"""Which deployments a configuration needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from config.settings import EdgeModelSettings, Settings
+from loragen.errors import ArtifactCorrupt, ConfigError
+from router_service.plan import GENERATOR_FILES, plan_clouds
+
+
+def generator(folder: Path, cloud: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in GENERATOR_FILES:
+        (folder / name).write_text(json.dumps({"cloud": cloud}))
+    target = folder / cloud
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "config.json").write_text("{}")
+    return folder
+
+
+def settings(**generators: Path | None) -> Settings:
+    models = [
+        EdgeModelSettings(name=name, model=Path("m"), generator=folder)
+        for name, folder in generators.items()
+    ]
+    return Settings(edge_models=tuple(models))
+
+
+def test_generators_of_one_cloud_model_share_a_deployment(tmp_path: Path) -> None:
+    a = generator(tmp_path / "a", "../cloud")
+    b = generator(tmp_path / "b", "../cloud")
+    plans = plan_clouds(settings(one=a, two=b, three=None))
+    assert [plan.deployment for plan in plans] == ["generator-cloud"]
+    assert plans[0].folders == {"one": a, "two": b}
+
+
+def test_cloud_models_of_one_name_get_deployments_of_their_own(tmp_path: Path) -> None:
+    a = generator(tmp_path / "x" / "a", "../cloud model")
+    b = generator(tmp_path / "y" / "b", "../cloud model")
+    names = [plan.deployment for plan in plan_clouds(settings(one=a, two=b))]
+    assert len(set(names)) == 2
+    assert all(name.startswith("generator-cloud-model-") for name in names)
+
+
+def test_nothing_to_compile_with_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="edge_models"):
+        plan_clouds(settings(one=None))
+
+
+@pytest.mark.parametrize("name", GENERATOR_FILES)
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = generator(tmp_path / "a", "../cloud")
+    (folder / name).unlink()
+    with pytest.raises(ArtifactCorrupt, match=name):
+        plan_clouds(settings(one=folder))
+
+
+def test_a_missing_cloud_model_is_named(tmp_path: Path) -> None:
+    folder = generator(tmp_path / "a", "../cloud")
+    (tmp_path / "cloud" / "config.json").unlink()
+    with pytest.raises(ArtifactCorrupt, match="cloud"):
+        plan_clouds(settings(one=folder))
+
+
+@pytest.mark.parametrize("text", ["no json", "{}", '{"cloud": 5}', "[]"])
+def test_an_unreadable_generator_is_named(tmp_path: Path, text: str) -> None:
+    folder = generator(tmp_path / "a", "../cloud")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ArtifactCorrupt, match="names no cloud model"):
+        plan_clouds(settings(one=folder))
