@@ -101,12 +101,12 @@ def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
 
 
 def _server_arguments(host: str, port: int) -> tuple[str, ...]:
-    # Without these two flags vLLM's logs would hold request lines; it logs no bodies by default.
     return (
         f"--host={host}",
         f"--port={port}",
+        "--allowed-origins=[]",  # only the gateway calls; no browser page may
         "--disable-uvicorn-access-log",
-        "--no-enable-log-requests",
+        "--no-enable-log-requests",  # they would hold prompts
         "--disable-fastapi-docs",
         "--enable-prompt-tokens-details",
     )

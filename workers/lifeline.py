@@ -1,12 +1,10 @@
 """Lifeline: a process that vLLM starts dies with the one that started it.
 
-vLLM's engine waits for ever on a socket when the API process is killed without a word (SIGKILL,
-out of memory), holding its memory and cores. Linux sends a signal instead if asked to.
+vLLM's engine waits on a socket when the API process is gone without a word (SIGKILL, out of
+memory, a signal during the start), holding its memory and cores. Linux sends a signal if asked.
 """
 
 import ctypes
-import multiprocessing
-import os
 import signal
 from typing import Final
 
@@ -14,10 +12,5 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; does nothing in a first process."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    """Ask Linux to kill this process when its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it died before we asked
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loragen.errors import InvalidRequest, LoragenError, RecipeInvalid, Unauthorized
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.loragen")  # below "vllm": its handlers and level apply
 
 OPEN_PATHS: Final = ("/health", "/metrics")
 """Answered without a key: they say nothing about tenants, and probes have none."""
@@ -150,6 +150,6 @@ def _pop_field(body: bytes) -> tuple[bytes, str | None]:
 
 
 async def _refuse(error: LoragenError, scope: Scope, receive: Receive, send: Send) -> None:
-    logger.info("request refused", extra={"code": error.code, "path": scope["path"]})
+    logger.info("request to %s refused: %s", scope["path"], error.code)
     response = JSONResponse(error.body(), status_code=error.status)
     await response(scope, receive, send)

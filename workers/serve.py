@@ -1,10 +1,12 @@
 """The worker process: checks that pool and edge model belong together, then is vLLM's server.
 
-Started by `python -m workers`. vLLM's other processes import this module again as their main
-module, so it imports vLLM only inside functions: an engine must not load the HTTP server.
+Started by `python -m workers`. Every process that vLLM starts imports this module again, first of
+all, as `__mp_main__`: so heavy imports wait inside functions (an engine must not load the HTTP
+server), and the lifeline is tied here.
 """
 
 import logging
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from loragen.errors import ArtifactCorrupt, StartupError
-from loragen.method.pool import Pool, edge_fingerprint
+from workers.lifeline import die_with_parent
 from workers.plugin import require_supported_vllm
 from workers.spec import WorkerSpec
 
@@ -53,6 +55,8 @@ def verify(spec: WorkerSpec, model: Path) -> WorkerSpec:
     Raises:
         ArtifactCorrupt: it does not.
     """
+    from loragen.method.pool import Pool, edge_fingerprint
+
     if spec.pool is None:
         return spec
     pool = Pool.load(spec.pool)
@@ -64,12 +68,25 @@ def verify(spec: WorkerSpec, model: Path) -> WorkerSpec:
 
 
 def run(args: Namespace) -> None:
-    """Serve until a signal."""
+    """Serve until a signal; vLLM handles signals once it listens.
+
+    Before that they end the process at once, and its children by their lifeline. vLLM would raise
+    KeyboardInterrupt in whatever the event loop runs, and can be left waiting for ever.
+    """
     import uvloop
-    from vllm.entrypoints.launchers.api_server.entry import run_server
+    from vllm.entrypoints.launchers.api_server.entry import run_server_worker
+    from vllm.entrypoints.launchers.launcher import setup_server
+    from vllm.utils.system_utils import decorate_logs
 
-    uvloop.run(run_server(args))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    decorate_logs("APIServer")
+    address, listener = setup_server(args, reuse_port=False)
+    uvloop.run(run_server_worker(address, listener, args))
 
+
+if __name__ == "__mp_main__":
+    die_with_parent()
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
