@@ -88,6 +88,7 @@ class Keeper:
             arrived = signal.sigtimedwait(_SIGNALS, _POLL_SECONDS)
             if arrived is not None and arrived.si_signo == signal.SIGQUIT:
                 force_at = 0.0
+        self._reap()  # the last ones: a container's first process may never do it
 
     def _signal_all(self, signum: signal.Signals) -> None:
         for pid in descendants(os.getpid()):

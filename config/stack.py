@@ -7,7 +7,7 @@ started here.
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,11 @@ class Stack:
     redis_url: str
 
 
-class StackPlan:
-    """Derives the children of a configuration."""
+class _Planner:
+    """What the children of one stack have in common, while they are derived."""
 
     def __init__(
-        self, settings: Settings, files: tuple[Path, ...], *, state: StateFolder, temp: Path
+        self, settings: Settings, files: Sequence[Path], *, state: StateFolder, temp: Path
     ) -> None:
         self._settings = settings
         self._state = state
@@ -55,11 +55,7 @@ class StackPlan:
         )
 
     def plan(self) -> Stack:
-        """Return the stack.
-
-        Raises:
-            ConfigError: a secret cannot be kept, or no Redis server is there.
-        """
+        """Return the stack; see `plan_stack`."""
         settings = self._settings
         redis_url, redis = self._redis()
         server_url = local_url(settings.server.host, settings.server.port)
@@ -133,6 +129,17 @@ class StackPlan:
 
     def _secret(self, name: str, given: SecretStr | None) -> Mapping[str, str]:
         return {f"LORAGEN_{name.upper()}": self._secrets.value(name, given)}
+
+
+def plan_stack(
+    settings: Settings, files: Sequence[Path], *, state: StateFolder, temp: Path
+) -> Stack:
+    """Return the stack of a configuration.
+
+    Raises:
+        ConfigError: a secret cannot be kept, or no Redis server is there.
+    """
+    return _Planner(settings, files, state=state, temp=temp).plan()
 
 
 def port_claims(settings: Settings) -> tuple[PortClaim, ...]:

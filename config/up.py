@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import typer
 
@@ -19,7 +20,7 @@ from config.check import missing_files
 from config.examples import Examples
 from config.ports import require_free
 from config.settings import Settings
-from config.stack import Stack, StackPlan, port_claims, require_redis
+from config.stack import Stack, plan_stack, port_claims, require_redis
 from config.state_folder import StateFolder
 from config.supervisor import Supervisor
 from config.temp_folder import RANDOM_CHARS, RAY_CHARS, temp_folder
@@ -46,8 +47,19 @@ class Progress:
             sys.stdout.flush()
 
 
-def up(settings: Settings, files: Sequence[Path], examples: Path | None) -> None:
-    """Start the stack and keep it running until SIGINT or SIGTERM.
+class Plan(Protocol):
+    """Derives the stack of a configuration, as `plan_stack`."""
+
+    def __call__(
+        self, settings: Settings, files: Sequence[Path], *, state: StateFolder, temp: Path
+    ) -> Stack:
+        """Return the stack."""
+
+
+def up(
+    settings: Settings, files: Sequence[Path], examples: Path | None, *, plan: Plan = plan_stack
+) -> None:
+    """Start the stack of a configuration and keep it running until SIGINT or SIGTERM.
 
     Raises:
         StartupError: it cannot start; the message says why.
@@ -65,7 +77,7 @@ def up(settings: Settings, files: Sequence[Path], examples: Path | None) -> None
         temp_folder("lg-", behind=RAY_FOLDER_CHARS + RAY_CHARS) as temp,
     ):
         require_free(port_claims(settings))
-        stack = StackPlan(settings, tuple(files), state=state, temp=temp).plan()
+        stack = plan(settings, files, state=state, temp=temp)
         if settings.redis_url is not None:
             asyncio.run(require_redis(stack.redis_url))
 

@@ -60,7 +60,7 @@ class GeneratorContract:
         self, client: httpx.AsyncClient, path: str, headers: dict[str, str]
     ) -> None:
         method = "POST" if path == "/compile" else "GET"
-        raw = {name: value.encode() for name, value in headers.items()}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         response = await client.request(method, path, headers=raw)
         assert response.status_code == 401
         assert response.json()["error"]["code"] == "invalid_api_key"

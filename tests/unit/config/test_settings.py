@@ -1,0 +1,57 @@
+"""Settings: who wins, what is refused, and what the errors name."""
+
+from pathlib import Path
+
+import pytest
+
+from config.settings import SECRET_FIELDS, load_settings
+from loragen.errors import ConfigError
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    first = write(tmp_path, "a.yaml", "server: {port: 1000, host: 127.0.0.9}")
+    second = write(tmp_path, "b.yaml", "server: {port: 2000}")
+    settings = load_settings([first, second])
+    assert (settings.server.port, settings.server.host) == (2000, "127.0.0.9")
+
+
+def test_the_environment_wins_over_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "a.yaml", "server: {port: 1000, host: 127.0.0.9}")
+    monkeypatch.setenv("LORAGEN_SERVER__PORT", "3000")
+    monkeypatch.setenv("LORAGEN_CONFIG", str(path))
+    settings = load_settings()
+    assert (settings.server.port, settings.server.host) == (3000, "127.0.0.9")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("servr: {port: 1}", "servr"),
+        ("server: {prt: 1}", "server.prt"),
+        ("server: {port: 70000}", "server.port"),
+        ("edge_models: [{name: 'a:b', model: m}]", "edge_models.0.name"),
+        ("edge_models: [{name: a, model: m}, {name: a, model: n}]", "same name"),
+        ("[1, 2]", "mapping"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_settings([write(tmp_path, "a.yaml", text)])
+
+
+@pytest.mark.parametrize("name", SECRET_FIELDS)
+def test_secrets_are_refused_in_yaml(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"LORAGEN_{name.upper()}"):
+        load_settings([write(tmp_path, "a.yaml", f"{name}: hunter2")])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_settings([tmp_path / "nothing.yaml"])

@@ -1,0 +1,83 @@
+"""Which processes a configuration needs, and what each is told."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from config.settings import EdgeModelSettings, GeneratorSettings, Settings
+from config.stack import Stack, local_url, plan_stack, port_claims
+from config.state_folder import StateFolder
+
+MODEL = EdgeModelSettings(name="org/a", model=Path("m"), port=7001)
+COMPILED = EdgeModelSettings(name="b", model=Path("m"), generator=Path("g"), port=7002)
+REMOTE = EdgeModelSettings.model_validate(
+    {"name": "c", "model": "m", "worker_urls": ["http://10.0.0.1:8001"]}
+)
+
+
+def plan(folder: Path, settings: Settings) -> Stack:
+    with StateFolder.open(folder / "state") as state:
+        return plan_stack(settings, [Path("a.yaml")], state=state, temp=folder)
+
+
+def names(stack: Stack) -> list[str]:
+    return [child.name for child in stack.children]
+
+
+def test_one_worker_per_edge_model_and_a_generator_only_if_one_compiles(tmp_path: Path) -> None:
+    assert names(plan(tmp_path, Settings(edge_models=(MODEL,)))) == [
+        "redis",
+        "worker org/a",
+        "server",
+    ]
+    both = plan(tmp_path, Settings(edge_models=(MODEL, COMPILED)))
+    assert names(both) == ["redis", "router_service", "worker org/a", "worker b", "server"]
+
+
+def test_what_is_elsewhere_is_not_started(tmp_path: Path) -> None:
+    settings = Settings(
+        edge_models=(COMPILED, REMOTE),
+        redis_url=SecretStr("redis://10.0.0.2:6379"),
+        generator=GeneratorSettings.model_validate({"url": "http://10.0.0.3:8100"}),
+    )
+    stack = plan(tmp_path, settings)
+    assert names(stack) == ["worker b", "server"]
+    assert stack.redis_url == "redis://10.0.0.2:6379"
+    assert [claim.setting for claim in port_claims(settings)] == [
+        "server.port",
+        "edge_models b: port",
+    ]
+
+
+def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
+    stack = plan(tmp_path, Settings(edge_models=(COMPILED,)))
+    told = {
+        child.name: {
+            name.removeprefix("LORAGEN_").lower()
+            for name in child.environment
+            if name.endswith(("_SECRET", "_TOKEN", "_REDIS_URL"))
+        }
+        for child in stack.children
+    }
+    assert told == {
+        "redis": set(),
+        "router_service": {"generator_secret", "ray_token"},
+        "worker b": {"worker_secret"},
+        "server": {"master_secret", "worker_secret", "generator_secret", "redis_url"},
+    }
+    secrets = [path.read_text() for path in (tmp_path / "state" / "secrets").iterdir()]
+    for child in stack.children:
+        assert not any(secret in word for secret in secrets for word in child.command)
+
+
+def test_the_gateway_finds_a_generator_on_another_port(tmp_path: Path) -> None:
+    settings = Settings(edge_models=(COMPILED,), generator=GeneratorSettings(port=9009))
+    server = plan(tmp_path, settings).children[-1]
+    assert server.environment["LORAGEN_GENERATOR__URL"] == "http://127.0.0.1:9009"
+    assert server.environment["LORAGEN_CONFIG"] == str(Path("a.yaml").resolve())
+
+
+def test_local_addresses_can_be_reached() -> None:
+    assert local_url("0.0.0.0", 80) == "http://127.0.0.1:80"
+    assert local_url("::1", 80) == "http://[::1]:80"
+    assert local_url("10.0.0.1", 80) == "http://10.0.0.1:80"
