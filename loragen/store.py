@@ -16,15 +16,26 @@ from typing import Final, Protocol, Self
 
 import redis.asyncio as redis
 from pydantic import ValidationError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
-from loragen.errors import ConfigError, StoreUnavailable
+from loragen.errors import ConfigError, Conflict, StoreUnavailable
 from loragen.task import Task
 
+_CONNECTIONS: Final = 64
+"""Of one gateway at most; more calls at once wait for one, within the deadline of a call."""
+
 _CREATE: Final = """
+local id, record, prompt, created_at, name = unpack(ARGV)
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'record', ARGV[1], 'prompt', ARGV[2])
-redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
+if name ~= '' then
+  local holder = redis.call('HGET', KEYS[3], name)
+  if holder and holder ~= id then return holder end
+  redis.call('HSET', KEYS[3], name, id)
+end
+redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
+redis.call('ZADD', KEYS[2], created_at, id)
 return 1
 """
 _UPDATE: Final = """
@@ -32,13 +43,27 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'record', ARGV[1])
 return 1
 """
+_DELETE: Final = """
+local id = ARGV[1]
+local readable, task = pcall(cjson.decode, redis.call('HGET', KEYS[1], 'record') or 'null')
+local name = readable and type(task) == 'table' and task['name']
+if type(name) == 'string' and redis.call('HGET', KEYS[3], name) == id then
+  redis.call('HDEL', KEYS[3], name)
+end
+redis.call('ZREM', KEYS[2], id)
+return redis.call('DEL', KEYS[1])
+"""
 
 
 class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
     async def create(self, task: Task) -> bool:
-        """Write a new task; False, and nothing written, if it exists."""
+        """Write a new task with its name; False, and nothing written, if it exists.
+
+        Raises:
+            Conflict: the name stands for another task; nothing is written.
+        """
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
         """Return a task with its prompt."""
@@ -51,9 +76,6 @@ class Store(Protocol):
 
     async def page(self, tenant: str, *, limit: int) -> list[Task]:
         """Return the tenant's newest tasks, newest first."""
-
-    async def claim_name(self, tenant: str, name: str, task_id: str) -> str:
-        """Give a free name to a task and return the task that holds it now."""
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
@@ -86,6 +108,7 @@ class RedisStore:
         self._ttl = recipe_ttl_seconds
         self._create = client.register_script(_CREATE)
         self._update = client.register_script(_UPDATE)
+        self._delete = client.register_script(_DELETE)
 
     @classmethod
     def connect(
@@ -97,20 +120,35 @@ class RedisStore:
             ConfigError: the URL is not one of Redis.
         """
         try:
-            client = redis.Redis.from_url(
-                url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
+            pool = redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTIONS,
+                timeout=timeout_seconds,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                # One more try, at once, for a connection that went stale; the driver's default
+                # sleeps for seconds while requests wait.
+                retry=Retry(NoBackoff(), 1),
             )
         except ValueError as error:
             raise ConfigError("redis_url must be redis://, rediss:// or unix://") from error
+        client = redis.Redis.from_pool(pool)
         return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
 
     async def create(self, task: Task) -> bool:
-        """Write a new task; False, and nothing written, if it exists."""
+        """Write a new task with its name; False, and nothing written, if it exists.
+
+        Raises:
+            Conflict: the name stands for another task; nothing is written.
+        """
+        keys = [*self._task_keys(task.tenant, task.id), self._names(task.tenant)]
+        record = task.model_dump_json()
         async with _mapped():
             written = await self._create(
-                keys=[self._task(task.tenant, task.id), self._tasks(task.tenant)],
-                args=[task.model_dump_json(), task.prompt, task.created_at, task.id],
+                keys=keys, args=[task.id, record, task.prompt, task.created_at, task.name or ""]
             )
+        if isinstance(written, bytes):
+            raise Conflict(f"the name {task.name!r} is task {written.decode()!r}", param="name")
         return bool(written)
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
@@ -129,14 +167,9 @@ class RedisStore:
 
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task and its name; False if there was none."""
-        task = await self.get(tenant, task_id)
+        keys = [*self._task_keys(tenant, task_id), self._names(tenant)]
         async with _mapped():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.delete(self._task(tenant, task_id))
-            pipeline.zrem(self._tasks(tenant), task_id)
-            if task is not None and task.name is not None:
-                pipeline.hdel(self._names(tenant), task.name)
-            deleted = (await pipeline.execute())[0]
+            deleted = await self._delete(keys=keys, args=[task_id])
         return bool(deleted)
 
     async def page(self, tenant: str, *, limit: int) -> list[Task]:
@@ -149,13 +182,6 @@ class RedisStore:
                 pipeline.hmget(key, ["record", "prompt"])
             rows = await pipeline.execute()
         return [task for row in rows if (task := _task(row)) is not None]
-
-    async def claim_name(self, tenant: str, name: str, task_id: str) -> str:
-        """Give a free name to a task and return the task that holds it now."""
-        async with _mapped():
-            await self._redis.hsetnx(self._names(tenant), name, task_id)
-            holder = await self._redis.hget(self._names(tenant), name)
-        return task_id if holder is None else _bytes(holder).decode()
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
@@ -197,6 +223,9 @@ class RedisStore:
 
     def _task(self, tenant: str, task_id: str) -> str:
         return f"{self._namespace}:task:{tenant}:{task_id}"
+
+    def _task_keys(self, tenant: str, task_id: str) -> tuple[str, str]:
+        return self._task(tenant, task_id), self._tasks(tenant)
 
     def _tasks(self, tenant: str) -> str:
         return f"{self._namespace}:tasks:{tenant}"

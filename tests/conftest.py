@@ -1,0 +1,36 @@
+"""Fixtures shared by all tests."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from config.settings import CONFIG_VARIABLE
+from tests.fakes.valkey import Valkey
+
+pytest.register_assert_rewrite("tests.contract.worker_contract", "tests.contract.store_contract")
+
+_namespaces = count()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caller's configuration out of the tests."""
+    for name in list(os.environ):  # noqa: TID251 - this is where it is cleaned
+        if name.startswith("LORAGEN_") or name == CONFIG_VARIABLE:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One real Redis-protocol server for the whole session; see `namespace`."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A key namespace of the running test alone."""
+    return f"test-{next(_namespaces)}"

@@ -1,0 +1,155 @@
+"""What the gateway relies on in a store. A subclass gives the fixture `store`."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from loragen.errors import Conflict
+from loragen.store import Store
+from loragen.task import Policy, RecipeRef, Task
+
+TENANT = "default"
+REF = RecipeRef(
+    id="01" * 32, bytes=10, pool_id="02" * 32, generator_id="03" * 32, level=1,
+    template_hash="04" * 32,
+)  # fmt: skip
+
+
+def task_of(number: int, **fields: Any) -> Task:
+    """Return a task, the higher its number the newer."""
+    known = {
+        "id": "task_" + chr(ord("a") + number) * 26,
+        "tenant": TENANT,
+        "edge_model": "demo",
+        "prompt": f"Prompt {number}: ünïcode 🦊 \r\n\t end",
+        "created_at": 1_000 + number,
+        "prompt_tokens": 7,
+    }
+    return Task.model_validate({**known, **fields})
+
+
+def ids(tasks: Sequence[Task]) -> list[str]:
+    """Return the ids of tasks."""
+    return [task.id for task in tasks]
+
+
+class StoreContract:
+    """The checks."""
+
+    async def test_a_task_comes_back_whole(self, store: Store) -> None:
+        task = task_of(
+            0, name="ada", policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
+            status="ready", compile_seconds=0.25, fidelity=0.9,
+        )  # fmt: skip
+        assert await store.create(task)
+        assert await store.get(TENANT, task.id) == task
+
+    async def test_an_existing_task_is_not_overwritten(self, store: Store) -> None:
+        await store.create(task_of(0, min_fidelity=0.1))
+        assert not await store.create(task_of(0, min_fidelity=0.9, name="late"))
+        kept = await store.get(TENANT, task_of(0).id)
+        assert kept is not None
+        assert kept.min_fidelity == 0.1
+        assert await store.find_name(TENANT, "late") is None
+
+    async def test_of_concurrent_creates_one_wins(self, store: Store) -> None:
+        written = await asyncio.gather(*(store.create(task_of(0)) for _ in range(20)))
+        assert sorted(written) == [False] * 19 + [True]
+
+    async def test_a_name_of_another_task_is_a_conflict_and_writes_nothing(
+        self, store: Store
+    ) -> None:
+        await store.create(task_of(0, name="ada"))
+        with pytest.raises(Conflict) as caught:
+            await store.create(task_of(1, name="ada"))
+        assert caught.value.param == "name"
+        assert await store.get(TENANT, task_of(1).id) is None
+        assert await store.page(TENANT, limit=10) == [task_of(0, name="ada")]
+
+    async def test_of_concurrent_claims_of_a_name_one_wins(self, store: Store) -> None:
+        claims = [store.create(task_of(number, name="ada")) for number in range(20)]
+        results = await asyncio.gather(*claims, return_exceptions=True)
+        assert results.count(True) == 1
+        assert sum(isinstance(result, Conflict) for result in results) == 19
+        winner = results.index(True)
+        assert await store.find_name(TENANT, "ada") == task_of(winner).id
+
+    async def test_update_replaces_the_record_and_keeps_the_prompt(self, store: Store) -> None:
+        await store.create(task_of(0))
+        changed = task_of(0, status="ready", recipe=REF)
+        assert await store.update(changed.model_copy(update={"prompt": "other"}))
+        assert await store.get(TENANT, changed.id) == changed
+
+    async def test_a_deleted_task_cannot_be_updated_to_life(self, store: Store) -> None:
+        await store.create(task_of(0))
+        await store.delete(TENANT, task_of(0).id)
+        assert not await store.update(task_of(0, status="ready"))
+        assert await store.get(TENANT, task_of(0).id) is None
+
+    async def test_delete_takes_the_name_and_the_place_in_the_list(self, store: Store) -> None:
+        await store.create(task_of(0, name="ada"))
+        assert await store.delete(TENANT, task_of(0).id)
+        assert await store.find_name(TENANT, "ada") is None
+        assert await store.names(TENANT) == {}
+        assert await store.page(TENANT, limit=10) == []
+        assert not await store.delete(TENANT, task_of(0).id)
+
+    async def test_a_freed_name_can_be_given_again(self, store: Store) -> None:
+        await store.create(task_of(0, name="ada"))
+        await store.delete(TENANT, task_of(0).id)
+        assert await store.create(task_of(1, name="ada"))
+        assert not await store.delete(TENANT, task_of(0).id)
+        assert await store.find_name(TENANT, "ada") == task_of(1).id
+
+    async def test_names_list_all_of_a_tenant(self, store: Store) -> None:
+        await store.create(task_of(0, name="ada"))
+        await store.create(task_of(1, name="bob"))
+        await store.create(task_of(2))
+        assert await store.names(TENANT) == {"ada": task_of(0).id, "bob": task_of(1).id}
+
+    async def test_a_page_has_the_newest_first_and_its_limit(self, store: Store) -> None:
+        for number in (1, 3, 0, 2, 4):
+            await store.create(task_of(number))
+        await store.delete(TENANT, task_of(3).id)
+        assert ids(await store.page(TENANT, limit=3)) == ids([task_of(n) for n in (4, 2, 1)])
+        assert ids(await store.page(TENANT, limit=9)) == ids([task_of(n) for n in (4, 2, 1, 0)])
+
+    async def test_tasks_of_one_second_have_a_stable_order(self, store: Store) -> None:
+        for number in (1, 0, 2):
+            await store.create(task_of(number, created_at=5))
+        assert ids(await store.page(TENANT, limit=9)) == ids([task_of(n) for n in (2, 1, 0)])
+
+    async def test_tenants_see_only_their_own(self, store: Store) -> None:
+        await store.create(task_of(0, name="ada"))
+        assert await store.get("other", task_of(0).id) is None
+        assert await store.page("other", limit=10) == []
+        assert await store.names("other") == {}
+        assert await store.find_name("other", "ada") is None
+        assert not await store.delete("other", task_of(0).id)
+        assert await store.create(task_of(0, name="ada", tenant="other"))
+
+    async def test_the_first_write_of_a_recipe_wins(self, store: Store) -> None:
+        assert await store.put_recipe("k", b"first") == b"first"
+        assert await store.put_recipe("k", b"second") == b"first"
+        assert await store.get_recipe("k") == b"first"
+
+    async def test_concurrent_writers_agree_on_one_recipe(self, store: Store) -> None:
+        written = await asyncio.gather(*(store.put_recipe("k", bytes([n])) for n in range(20)))
+        assert len(set(written)) == 1
+
+    async def test_a_deleted_recipe_is_gone_and_can_be_written_again(self, store: Store) -> None:
+        await store.put_recipe("k", b"first")
+        await store.delete_recipe("k")
+        await store.delete_recipe("k")
+        assert await store.get_recipe("k") is None
+        assert await store.put_recipe("k", b"second") == b"second"
+
+    async def test_recipes_are_bytes_of_any_kind(self, store: Store) -> None:
+        data = bytes(range(256)) * 16
+        await store.put_recipe("k", data)
+        assert await store.get_recipe("k") == data
+
+    async def test_it_answers(self, store: Store) -> None:
+        await store.ping()

@@ -1,0 +1,170 @@
+"""Both stores keep one contract; what only a real server can show stands below."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from loragen.errors import ConfigError, StoreUnavailable
+from loragen.store import RedisStore, Store
+from tests.contract.store_contract import TENANT, StoreContract, task_of
+from tests.fakes.gateway import redis_store
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.valkey import Valkey
+
+Call = Callable[[Store], Awaitable[object]]
+
+CALLS: dict[str, Call] = {
+    "create": lambda store: store.create(task_of(0)),
+    "get": lambda store: store.get(TENANT, "x"),
+    "update": lambda store: store.update(task_of(0)),
+    "delete": lambda store: store.delete(TENANT, "x"),
+    "page": lambda store: store.page(TENANT, limit=1),
+    "find_name": lambda store: store.find_name(TENANT, "x"),
+    "names": lambda store: store.names(TENANT),
+    "get_recipe": lambda store: store.get_recipe("x"),
+    "put_recipe": lambda store: store.put_recipe("x", b"x"),
+    "delete_recipe": lambda store: store.delete_recipe("x"),
+    "ping": lambda store: store.ping(),
+}
+
+
+class TestMemoryStore(StoreContract):
+    """The fake."""
+
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        """An empty store."""
+        return MemoryStore()
+
+    async def test_recipes_expire_without_use(self) -> None:
+        now = 0.0
+        store = MemoryStore(recipe_ttl_seconds=10, clock=lambda: now)
+        await store.put_recipe("k", b"x")
+        now = 9
+        assert await store.get_recipe("k") == b"x"
+        now = 18
+        assert await store.get_recipe("k") == b"x"
+        now = 28
+        assert await store.get_recipe("k") is None
+        assert await store.put_recipe("k", b"y") == b"y"
+
+    @pytest.mark.parametrize("call", CALLS)
+    async def test_away_means_unavailable(self, call: str) -> None:
+        store = MemoryStore()
+        store.is_away = True
+        with pytest.raises(StoreUnavailable):
+            await CALLS[call](store)
+
+
+@pytest.mark.redis
+class TestRedisStore(StoreContract):
+    """The real one."""
+
+    @pytest.fixture
+    async def store(self, valkey: Valkey, namespace: str) -> AsyncIterator[RedisStore]:
+        """A store in a namespace of its own."""
+        opened = redis_store(valkey.url, namespace)
+        yield opened
+        await opened.close()
+
+    async def test_use_prolongs_a_recipe(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.put_recipe("k", b"x")
+        key = f"{namespace}:recipe:k"
+        valkey.client.expire(key, 5)
+        await store.get_recipe("k")
+        assert int(str(valkey.client.ttl(key))) > 3_000
+
+    async def test_tasks_and_names_never_expire_and_recipes_do(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.create(task_of(0, name="ada"))
+        await store.update(task_of(0, name="ada", status="ready"))
+        await store.put_recipe("k", b"x")
+        client = valkey.client
+        keys = {bytes(key) for key in client.scan_iter(f"{namespace}:*")}
+        assert {key for key in keys if client.ttl(key) != -1} == {f"{namespace}:recipe:k".encode()}
+        assert len(keys) == 4
+
+    async def test_a_record_never_holds_the_prompt(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.create(task_of(0))
+        record = valkey.client.hget(f"{namespace}:task:{TENANT}:{task_of(0).id}", "record")
+        assert b"Prompt 0" not in bytes(str(record), "utf-8")
+
+    async def test_a_record_of_a_later_version_is_read(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.create(task_of(0))
+        key = f"{namespace}:task:{TENANT}:{task_of(0).id}"
+        record = task_of(0).model_dump_json()
+        valkey.client.hset(key, "record", record[:-1] + ',"later":1}')
+        assert await store.get(TENANT, task_of(0).id) == task_of(0)
+
+    async def test_a_damaged_record_is_reported_and_can_be_deleted(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.create(task_of(0))
+        key = f"{namespace}:task:{TENANT}:{task_of(0).id}"
+        valkey.client.hset(key, "record", '{"id":')
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.get(TENANT, task_of(0).id)
+        assert await store.delete(TENANT, task_of(0).id)
+        assert await store.page(TENANT, limit=9) == []
+
+    async def test_more_calls_than_connections_wait_their_turn(self, store: RedisStore) -> None:
+        await asyncio.gather(*(store.put_recipe(f"k{n}", b"x") for n in range(200)))
+        found = await asyncio.gather(*(store.get_recipe(f"k{n}") for n in range(200)))
+        assert found == [b"x"] * 200
+
+
+@pytest.mark.redis
+async def test_under_memory_pressure_recipes_go_and_tasks_stay(
+    tmp_path: Path, namespace: str
+) -> None:
+    server = Valkey(tmp_path)
+    store = redis_store(server.url, namespace)
+    try:
+        for number in range(10):
+            await store.create(task_of(number))
+        used = int(server.client.info("memory")["used_memory"])
+        server.client.config_set("maxmemory", used + (1 << 20))
+        for number in range(60):
+            await store.put_recipe(f"k{number}", b"x" * (64 << 10))
+        kept = [await store.get_recipe(f"k{number}") for number in range(60)]
+        assert 0 < kept.count(None) < 60
+        assert len(await store.page(TENANT, limit=20)) == 10
+    finally:
+        await store.close()
+        server.kill()
+
+
+@pytest.mark.redis
+async def test_a_server_that_is_gone_is_unavailable_at_once_and_comes_back(
+    tmp_path: Path, namespace: str
+) -> None:
+    server = Valkey(tmp_path)
+    store = redis_store(server.url, namespace)
+    try:
+        await store.ping()
+        server.kill()
+        for call in CALLS.values():
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await call(store)
+            assert time.monotonic() - started < 1
+        server.start()
+        assert await store.create(task_of(0))
+    finally:
+        await store.close()
+        server.kill()
+
+
+def test_an_address_that_is_not_of_redis_is_refused_at_start() -> None:
+    with pytest.raises(ConfigError, match="redis_url"):
+        redis_store("http://127.0.0.1", "x")

@@ -1,0 +1,115 @@
+"""The store without Redis: same contract, in this process's memory."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from loragen.errors import Conflict, StoreUnavailable
+from loragen.task import Task
+
+
+class MemoryStore:
+    """Keeps tasks and recipes in dictionaries; `is_away` makes it fail like a lost Redis."""
+
+    def __init__(
+        self, *, recipe_ttl_seconds: float = 3600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._recipes: dict[str, tuple[bytes, float]] = {}
+        self._ttl = recipe_ttl_seconds
+        self._clock = clock
+        self.is_away = False
+
+    async def create(self, task: Task) -> bool:
+        """Write a new task with its name; False, and nothing written, if it exists."""
+        await self._reach()
+        if (task.tenant, task.id) in self._tasks:
+            return False
+        if task.name is not None:
+            holder = self._names.setdefault((task.tenant, task.name), task.id)
+            if holder != task.id:
+                raise Conflict(f"the name {task.name!r} is task {holder!r}", param="name")
+        self._tasks[task.tenant, task.id] = task
+        return True
+
+    async def get(self, tenant: str, task_id: str) -> Task | None:
+        """Return a task with its prompt."""
+        await self._reach()
+        return self._tasks.get((tenant, task_id))
+
+    async def update(self, task: Task) -> bool:
+        """Replace the record of an existing task; False if it was deleted."""
+        await self._reach()
+        kept = self._tasks.get((task.tenant, task.id))
+        if kept is None:
+            return False
+        self._tasks[task.tenant, task.id] = task.model_copy(update={"prompt": kept.prompt})
+        return True
+
+    async def delete(self, tenant: str, task_id: str) -> bool:
+        """Delete a task and its name; False if there was none."""
+        await self._reach()
+        task = self._tasks.pop((tenant, task_id), None)
+        if task is not None and task.name is not None:
+            del self._names[tenant, task.name]
+        return task is not None
+
+    async def page(self, tenant: str, *, limit: int) -> list[Task]:
+        """Return the tenant's newest tasks, newest first."""
+        await self._reach()
+        own = [task for task in self._tasks.values() if task.tenant == tenant]
+        return sorted(own, key=lambda task: (task.created_at, task.id), reverse=True)[:limit]
+
+    async def find_name(self, tenant: str, name: str) -> str | None:
+        """Return the task id a name stands for."""
+        await self._reach()
+        return self._names.get((tenant, name))
+
+    async def names(self, tenant: str) -> dict[str, str]:
+        """Return the tenant's names and their task ids."""
+        await self._reach()
+        return {name: task for (owner, name), task in self._names.items() if owner == tenant}
+
+    async def get_recipe(self, key: str) -> bytes | None:
+        """Return recipe bytes and keep them for another time to live."""
+        await self._reach()
+        data, until = self._recipes.get(key, (None, 0.0))
+        if data is None or self._clock() >= until:
+            return None
+        self._recipes[key] = (data, self._clock() + self._ttl)
+        return data
+
+    async def put_recipe(self, key: str, data: bytes) -> bytes:
+        """Store recipe bytes unless some are there; return those that are."""
+        await self._reach()
+        kept, until = self._recipes.get(key, (data, 0.0))
+        if self._clock() < until:
+            return kept
+        self._recipes[key] = (data, self._clock() + self._ttl)
+        return data
+
+    async def delete_recipe(self, key: str) -> None:
+        """Forget a recipe."""
+        await self._reach()
+        self._recipes.pop(key, None)
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        await self._reach()
+
+    async def close(self) -> None:
+        """Give back the connections."""
+
+    def recipe_keys(self) -> list[str]:
+        """Return the keys of all recipes."""
+        return list(self._recipes)
+
+    def damage(self, key: str, data: bytes) -> None:
+        """Put other bytes where a recipe is."""
+        self._recipes[key] = (data, self._clock() + self._ttl)
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)  # others run meanwhile, as they do while Redis answers
+        if self.is_away:
+            raise StoreUnavailable("the task store does not answer", retry_after=1.0)

