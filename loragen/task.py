@@ -1,9 +1,11 @@
 """Task: a tenant's system prompt for one edge model. Its prompt never changes; its state does."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from loragen.keys import TASK_ID_PATTERN
 from loragen.wire import Digest
 
 Status = Literal["compiling", "ready", "fallback", "failed"]
@@ -17,7 +19,17 @@ FallbackReason = Literal[
     "prompt_too_long",
     "worker_pool_mismatch",
 ]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+def _is_no_id(name: str) -> str:
+    if re.match(TASK_ID_PATTERN, name):
+        raise ValueError("a name cannot look like a task id")
+    return name
+
+
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$"), AfterValidator(_is_no_id)
+]
 
 PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 """Reasons that asking the generator again cannot mend."""
@@ -50,7 +62,7 @@ class RecipeRef(BaseModel):
 class Task(BaseModel):
     """The record of a task. `prompt` is stored beside it, not in it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: str
     tenant: str

@@ -16,22 +16,25 @@ MAX_HEADER_CHARS = 6 * 1024
 
 
 class Message(BaseModel):
-    """A frozen message; unknown fields are errors on both sides."""
+    """A frozen message; unknown fields are errors on both sides.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Neither errors nor representations show prompts or recipes, so that no traceback can.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class CompileRequest(Message):
     """Gateway to router service: `POST /compile`."""
 
     edge_model: str
-    prompt: str
+    prompt: str = Field(repr=False)
 
 
 class CompileReply(Message):
     """Router service to gateway: the recipe and where it came from."""
 
-    recipe: str
+    recipe: str = Field(repr=False)
     recipe_id: Digest
     pool_id: Digest
     generator_id: Digest

@@ -1,0 +1,92 @@
+"""Ids are stable for ever and tell nothing to another tenant."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loragen.errors import ConfigError
+from loragen.keys import TASK_ID_PATTERN, TenantKeys, parse_master_secret
+
+SECRET = bytes(range(32))
+GOLDEN_TASK = "task_traptlieavmlhkibqyosvbbvsd"
+GOLDEN_RECIPE = "b51062a3d2185ecc0906824143b24bf8735982bada44ff1a024ba27c10dcdae8"
+PARTS = {
+    "task_id": "task_x", "pool_id": "p", "generator_id": "g", "level": 1, "template_hash": "t"
+}  # fmt: skip
+
+
+def recipe_key(keys: TenantKeys, **changed: object) -> str:
+    return keys.recipe_key(**{**PARTS, **changed})  # type: ignore[arg-type]
+
+
+def test_ids_are_the_golden_ones() -> None:
+    """They name what stored deployments hold: a change here orphans every task."""
+    keys = TenantKeys(SECRET, "default")
+    assert keys.task_id(edge_model="demo", prompt="You are Ada.") == GOLDEN_TASK
+    assert recipe_key(keys) == GOLDEN_RECIPE
+
+
+@given(prompt=st.text(), model=st.text())
+def test_an_id_has_its_form_and_repeats(prompt: str, model: str) -> None:
+    keys = TenantKeys(SECRET, "default")
+    task_id = keys.task_id(edge_model=model, prompt=prompt)
+    assert re.fullmatch(TASK_ID_PATTERN, task_id)
+    assert task_id == TenantKeys(SECRET, "default").task_id(edge_model=model, prompt=prompt)
+
+
+@given(parts=st.tuples(st.text(), st.text()), others=st.tuples(st.text(), st.text()))
+def test_different_parts_never_share_an_id(parts: tuple[str, str], others: tuple[str, str]) -> None:
+    keys = TenantKeys(SECRET, "default")
+    ids = [keys.task_id(edge_model=model, prompt=prompt) for model, prompt in (parts, others)]
+    assert (ids[0] == ids[1]) == (parts == others)
+
+
+@pytest.mark.parametrize("split", range(1, 4))
+def test_moving_the_border_between_parts_changes_the_id(split: int) -> None:
+    keys = TenantKeys(SECRET, "default")
+    whole = keys.task_id(edge_model="", prompt="abcd")
+    assert keys.task_id(edge_model="abcd"[:split], prompt="abcd"[split:]) != whole
+
+
+def test_tenants_and_secrets_separate_everything() -> None:
+    variants = [
+        TenantKeys(SECRET, "default"),
+        TenantKeys(SECRET, "other"),
+        TenantKeys(bytes(32), "default"),
+    ]
+    assert len({keys.task_id(edge_model="demo", prompt="x") for keys in variants}) == 3
+    assert len({recipe_key(keys) for keys in variants}) == 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"task_id": "u"},
+        {"pool_id": "q"},
+        {"generator_id": "h"},
+        {"level": 0},
+        {"template_hash": "s"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_every_part_counts_in_a_recipe_key(changed: dict[str, object]) -> None:
+    keys = TenantKeys(SECRET, "default")
+    assert recipe_key(keys, **changed) != recipe_key(keys)
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "ab" * 31, "0x" + "ab" * 32])
+def test_a_weak_or_malformed_master_secret_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="master_secret") as caught:
+        parse_master_secret(text)
+    assert not text or text not in str(caught.value)
+
+
+def test_a_master_secret_may_end_in_a_newline() -> None:
+    assert parse_master_secret(SECRET.hex() + "\n") == SECRET
+
+
+def test_a_short_secret_derives_no_keys() -> None:
+    with pytest.raises(ConfigError, match="master_secret"):
+        TenantKeys(SECRET[:-1], "default")
