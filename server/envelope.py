@@ -10,7 +10,7 @@ from loragen import metrics
 from loragen.errors import InvalidRequest, LoragenError, RequestTooLarge
 from loragen.logs import request_id
 from loragen.wire import RECIPE_HEADER
-from server.http_errors import error_response
+from server.http_errors import error_response, unexpected_response
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -42,9 +42,18 @@ class Envelope:
             except LoragenError as too_large:
                 await error_response(too_large)(scope, receive, counted)
                 return
-            await self._app(scope, _Replay(body, receive), counted)
+            await self._serve(scope, _Replay(body, receive), counted)
         finally:
             request_id.reset(token)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: "_CountedSend") -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # the boundary of a request: nothing may pass it unanswered
+            response = unexpected_response(error)
+            if send.has_begun:
+                raise  # an answer that broke off must not look complete: the server hangs up
+            await response(scope, receive, send)
 
 
 class _CountedSend:
@@ -54,9 +63,11 @@ class _CountedSend:
         self._scope = scope
         self._send = send
         self._id = current.encode()
+        self.has_begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.has_begun = True
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self._id))
             mode = dict(headers).get(b"x-loragen-mode", b"none").decode()

@@ -5,6 +5,7 @@ last ":"). Said twice, it must be said alike.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,8 +24,8 @@ class TaskReference:
     task: str | None
 
     @classmethod
-    def parse(cls, *, model: str, task_id: str | None, header: str | None) -> Self:
-        """Read the three forms.
+    def parse(cls, *, model: str, task_id: str | None, headers: Sequence[str]) -> Self:
+        """Read the three forms; a header may stand there several times.
 
         Raises:
             InvalidRequest: one is empty, or two differ.
@@ -34,14 +35,17 @@ class TaskReference:
             edge_model, suffix = model, ""
         elif not edge_model or not suffix:
             raise InvalidRequest("model must be '<model>' or '<model>:<task>'", param="model")
-        given = {"model": suffix or None, "task_id": task_id, "X-Task-Id": header}
-        said = {form: value for form, value in given.items() if value is not None}
-        if any(not value for value in said.values()):
-            raise InvalidRequest("the task is empty", param="task_id")
-        if len(set(said.values())) > 1:
-            forms = " and ".join(said)
+        said = [("model", suffix)] if suffix else []
+        said += [] if task_id is None else [("task_id", task_id)]
+        said += [("X-Task-Id", header) for header in headers]
+        for form, value in said:
+            if not value:
+                raise InvalidRequest(f"{form} is empty", param="task_id")
+        tasks = {value for _, value in said}
+        if len(tasks) > 1:
+            forms = " and ".join(form for form, _ in said)
             raise InvalidRequest(f"{forms} name different tasks", param="task_id")
-        return cls(edge_model, next(iter(said.values()), None))
+        return cls(edge_model, next(iter(tasks), None))
 
 
 async def find_task_id(store: Store, tenant: str, reference: str) -> str:
@@ -50,7 +54,7 @@ async def find_task_id(store: Store, tenant: str, reference: str) -> str:
     Raises:
         TaskNotFound: the tenant has no such name.
     """
-    if _TASK_ID.match(reference):
+    if _TASK_ID.fullmatch(reference):
         return reference
     task_id = await store.find_name(tenant, reference)
     if task_id is None:

@@ -4,12 +4,13 @@ The lists are explicit and unknown fields are errors, because a field that is ac
 misleads its sender. Workers validate the values of sampling fields once more.
 """
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from loragen.errors import InvalidRequest
 from loragen.task import Name, Policy
+from server.body import check_values
 
 OUR_FIELDS = frozenset({"model", "task_id"})
 """Fields of a generation request that the gateway acts on itself."""
@@ -18,14 +19,20 @@ OUR_FIELDS = frozenset({"model", "task_id"})
 class ApiRequest(BaseModel):
     """A request body; unknown fields are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_plain_values(cls, body: Any) -> Any:
+        check_values(body)
+        return body
 
 
 class CreateTaskRequest(ApiRequest):
     """`POST /v1/tasks`."""
 
     model: str
-    system_prompt: str = Field(min_length=1)
+    system_prompt: str = Field(min_length=1, repr=False)
     name: Name | None = None
     policy: Policy = Policy()
     min_fidelity: float = Field(0.8, ge=0, le=1.2)
@@ -36,7 +43,7 @@ class CreateTaskRequest(ApiRequest):
     def _is_text(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("the system prompt is empty")
-        if "\x00" in value or not _is_encodable(value):
+        if "\x00" in value:
             raise ValueError("the system prompt is not text")
         return value
 
@@ -68,6 +75,12 @@ class GenerationRequest(ApiRequest):
     top_k: int | None = None
     top_p: float | None = None
     user: str | None = None
+
+    @model_validator(mode="after")
+    def _streams_its_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream to be true")
+        return self
 
     def upstream(self) -> dict[str, Any]:
         """Return the fields the client set, without ours, as a worker reads them."""
@@ -123,7 +136,7 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 def _check_message(index: int, message: dict[str, Any]) -> None:
     role = message.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"messages.{index}.role must be one of {', '.join(sorted(_ROLES))}")
     content = message.get("content")
     if content is None and role == "assistant":
@@ -136,11 +149,3 @@ def _check_message(index: int, message: dict[str, Any]) -> None:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
             raise ValueError(f"messages.{index}.content: only text parts are supported")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
