@@ -1,6 +1,7 @@
 """A worker's answer on its way to the client: our usage added, its errors in the OpenAI shape."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final, Literal
@@ -10,13 +11,17 @@ from pydantic import BaseModel, ConfigDict
 
 from loragen import metrics
 from loragen.errors import (
+    DeadlineExceeded,
     InvalidRequest,
     LoragenError,
     Overloaded,
     PromptTooLong,
+    RecipeInvalid,
     RecipeMismatch,
     WorkerUnavailable,
 )
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["compiled", "prompt", "base"]
 
@@ -47,6 +52,12 @@ class Provenance(BaseModel):
     def usage(self) -> dict[str, Any]:
         """Return the `usage.loragen` object."""
         return self.model_dump(exclude={"fallback_reason"})
+
+    def count(self) -> None:
+        """Count a request that a worker has begun to answer this way."""
+        metrics.PROMPT_TOKENS_SAVED.inc(self.saved_prompt_tokens)
+        if self.fallback_reason is not None:
+            metrics.FALLBACKS.labels(self.fallback_reason).inc()
 
 
 class Stopwatch:
@@ -79,31 +90,64 @@ def with_usage(answer: dict[str, Any], provenance: Provenance) -> dict[str, Any]
     return answer
 
 
+def complete(response: httpx.Response, provenance: Provenance) -> dict[str, Any]:
+    """Return a worker's whole answer with our usage in it.
+
+    Raises:
+        WorkerUnavailable: it is not an answer.
+    """
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise WorkerUnavailable("the worker's answer cannot be read") from error
+    if not isinstance(answer, dict):
+        raise WorkerUnavailable("the worker's answer cannot be read")
+    return with_usage(answer, provenance)
+
+
 async def relay(
-    lines: AsyncIterator[str], provenance: Provenance, watch: Stopwatch
+    chunks: AsyncIterator[bytes], provenance: Provenance, watch: Stopwatch
 ) -> AsyncIterator[bytes]:
     """Yield a worker's event stream with our usage in its usage chunk.
 
     A failure half-way ends the stream with one error event and without `[DONE]`.
     """
+    is_done = False
+    lost: LoragenError = WorkerUnavailable("the worker was lost while answering")
     try:
-        async for line in lines:
-            if not line.startswith("data:"):
-                continue
-            event = line[5:].lstrip()
-            if event.startswith('{"error"'):
-                yield _event(WorkerUnavailable("the worker failed while answering").body())
-                return
-            if event != "[DONE]":
-                watch.chunk()
-            if '"usage":{' in event:
-                yield _event(with_usage(json.loads(event), provenance))
+        async for event in _events(chunks):
+            if event == b"[DONE]":
+                is_done = True
+            elif event.startswith(b'{"error"'):
+                lost = WorkerUnavailable("the worker failed while answering")
+                break
             else:
-                yield f"data: {event}\n\n".encode()
-    except httpx.HTTPError:
-        yield _event(WorkerUnavailable("the worker was lost while answering").body())
-        return
-    watch.done()
+                watch.chunk()
+                if b'"usage":{' in event:
+                    event = _json(with_usage(json.loads(event), provenance))
+            yield b"data: " + event + b"\n\n"
+    except httpx.TimeoutException:
+        lost = DeadlineExceeded("the worker took too long to go on")
+    except (httpx.HTTPError, ValueError) as error:
+        logger.warning("stream broke off", extra={"error": type(error).__name__})
+    if is_done:
+        watch.done()
+    else:
+        yield b"data: " + _json(lost.body()) + b"\n\n"
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the data of each event.
+
+    Lines end at LF alone: the splitters of str also end them at U+0085 and U+2028, which JSON may
+    hold unescaped and models do generate.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip(b" \r")
 
 
 def refusal(response: httpx.Response) -> LoragenError:
@@ -114,6 +158,9 @@ def refusal(response: httpx.Response) -> LoragenError:
     fields = _error_fields(response)
     message = str(fields.get("message") or f"the worker answered {response.status_code}")
     match response.status_code:
+        case 400 if fields.get("code") == RecipeInvalid.code:
+            # The client sent no recipe, so this is between us and the worker.
+            return RecipeMismatch(message)
         case 400 | 422 if any(hint in message for hint in _CONTEXT_HINTS):
             return PromptTooLong(message, param="messages")
         case 400 | 422:
@@ -135,5 +182,5 @@ def _error_fields(response: httpx.Response) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _event(payload: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+def _json(payload: dict[str, Any]) -> bytes:
+    return json.dumps(payload, separators=(",", ":")).encode()

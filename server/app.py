@@ -112,5 +112,8 @@ def _worker_client(settings: Settings) -> httpx.AsyncClient:
             connect=settings.server.connect_timeout_seconds,
         ),
         # Admission is the workers' business; a pool limit here would only hide their queue.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+        # Idle connections go before a worker (5 s) closes them under a request.
+        limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=256, keepalive_expiry=2.0
+        ),
     )

@@ -2,7 +2,8 @@
 
 The fewer outstanding of two random healthy workers. Any worker serves any task, so there is no
 affinity to keep. Another worker is tried only before the first byte of an answer, when the chosen
-one turns out to be gone.
+one turns out to be gone; once only if the request had reached it, lest a request that kills its
+worker goes round and kills them all. For the same reason a 500 is an answer, not a lost worker.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 import httpx
 from pydantic import ValidationError
@@ -19,8 +21,19 @@ from pydantic import ValidationError
 from loragen import metrics
 from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailable
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from server.answer import refusal
 
 logger = logging.getLogger(__name__)
+
+_GONE: Final = frozenset({502, 503, 504})
+_PROBE_SECONDS: Final = 5.0
+
+
+class Loss(Enum):
+    """How a worker failed to begin an answer."""
+
+    UNREACHED = "the request never got to it"
+    DROPPED = "it had the request"
 
 
 @dataclass(slots=True)
@@ -83,32 +96,30 @@ class Dispatcher:
         return info
 
     async def probe_forever(self) -> None:
-        """Ask every worker for its health again and again."""
-        while True:
-            await self.probe()
-            await asyncio.sleep(self._interval)
+        """Ask every worker for its health again and again; one that hangs holds up no other."""
+        async with asyncio.TaskGroup() as group:
+            for model, worker in self._all():
+                group.create_task(self._watch(model, worker))
 
     async def probe(self) -> None:
         """Ask every worker for its health once."""
-        await asyncio.gather(
-            *(
-                self._probe(model, worker)
-                for model, each in self._workers.items()
-                for worker in each
-            )
-        )
+        await asyncio.gather(*(self._probe(model, worker) for model, worker in self._all()))
 
     async def count_tokens(self, model: str, messages: Sequence[Mapping[str, Any]]) -> int:
         """Return the length in tokens of messages as the workers of a model render them.
 
         Raises:
+            InvalidRequest: the model's template refuses the messages.
             EdgeModelNotFound, WorkerUnavailable, DeadlineExceeded: see `send`.
         """
         body = {"model": model, "messages": list(messages)}
         async with self.send(model, "/tokenize", body) as response:
             if response.status_code != 200:
-                raise WorkerUnavailable(f"a worker of {model!r} could not count tokens")
-            return int(response.json()["count"])
+                raise refusal(response)
+            try:
+                return int(response.json()["count"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise WorkerUnavailable("a worker could not count tokens") from error
 
     @asynccontextmanager
     async def send(
@@ -122,12 +133,14 @@ class Dispatcher:
             DeadlineExceeded: a worker took too long.
         """
         tried: set[str] = set()
-        while True:
+        drops = 0
+        while drops < 2:
             worker = self._choose(model, tried)
             tried.add(worker.url)
             with worker.serving():
                 response = await self._try(worker, path, body, recipe)
-                if response is None:
+                if not isinstance(response, httpx.Response):
+                    drops += response is Loss.DROPPED
                     continue
                 try:
                     if path == "/tokenize" or response.status_code != 200:
@@ -141,11 +154,11 @@ class Dispatcher:
                 finally:
                     await response.aclose()
                 return
+        raise WorkerUnavailable("two workers were lost with this request", retry_after=1.0)
 
     async def _try(
         self, worker: Worker, path: str, body: Mapping[str, Any], recipe: str | None
-    ) -> httpx.Response | None:
-        """Return the answer, or None if the worker is gone and another may be tried."""
+    ) -> httpx.Response | Loss:
         headers = {}
         if recipe is not None and len(recipe) <= MAX_HEADER_CHARS:
             headers[RECIPE_HEADER] = recipe
@@ -154,38 +167,52 @@ class Dispatcher:
         request = self._client.build_request("POST", worker.url + path, json=body, headers=headers)
         try:
             response = await self._client.send(request, stream=True)
-        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            self._lose(worker, type(error).__name__)
+            return Loss.UNREACHED
+        except httpx.TimeoutException as error:
             raise DeadlineExceeded("the worker took too long to answer") from error
         except httpx.HTTPError as error:
             self._lose(worker, type(error).__name__)
-            return None
-        if response.status_code >= 500:
+            return Loss.DROPPED
+        if response.status_code in _GONE:
             await response.aclose()
             self._lose(worker, f"status {response.status_code}")
-            return None
+            return Loss.DROPPED
         return response
+
+    async def _watch(self, model: str, worker: Worker) -> None:
+        while True:
+            await self._probe(model, worker)
+            await asyncio.sleep(self._interval)
 
     async def _probe(self, model: str, worker: Worker) -> None:
         try:
-            health = await self._client.get(worker.url + "/health", timeout=5.0)
+            health = await self._client.get(worker.url + "/health", timeout=_PROBE_SECONDS)
             if health.status_code != 200:
                 self._lose(worker, f"health {health.status_code}")
                 return
+            reply = await self._client.get(worker.url + "/loragen", timeout=_PROBE_SECONDS)
+            info = WorkerInfo.model_validate_json(reply.content)
+            if info.edge_model != model:
+                self._lose(worker, f"serves {info.edge_model!r}, not {model!r}")
+                return
             if worker.info is None:
-                reply = await self._client.get(worker.url + "/loragen", timeout=5.0)
-                info = WorkerInfo.model_validate_json(reply.content)
-                if info.edge_model != model:
-                    self._lose(worker, f"serves {info.edge_model!r}, not {model!r}")
-                    return
-                worker.info = info
                 logger.info("worker is healthy", extra={"worker": worker.url, "model": model})
+            worker.info = info
         except (httpx.HTTPError, ValidationError) as error:
+            self._lose(worker, type(error).__name__)
+        except Exception as error:  # the boundary of a loop that must outlive any surprise
+            logger.error("probe failed", exc_info=error, extra={"worker": worker.url})
             self._lose(worker, type(error).__name__)
 
     def _lose(self, worker: Worker, why: str) -> None:
         if worker.info is not None:
             logger.warning("worker is not healthy", extra={"worker": worker.url, "why": why})
         worker.info = None
+
+    def _all(self) -> list[tuple[str, Worker]]:
+        return [(model, worker) for model, each in self._workers.items() for worker in each]
 
     def _healthy(self, model: str) -> list[Worker]:
         workers = self._workers.get(model)

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from loragen.errors import InvalidRequest, RecipeMismatch
-from server.answer import Stopwatch, refusal, relay, with_usage
+from server.answer import Stopwatch, complete, refusal, relay
 from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference, find_task_id
@@ -19,6 +19,9 @@ from server.requests import ChatRequest, CompletionRequest
 from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1", tags=["generation"])
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Nobody reads this status; it tells such requests apart in the metrics, as nginx does."""
 
 SSE_HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
 
@@ -39,30 +42,32 @@ class HeldStream(StreamingResponse):
 @router.post("/chat/completions")
 async def chat_completions(
     request: ChatRequest,
+    http: Request,
     parts: Annotated[Services, Depends(services)],
     owner: Annotated[str, Depends(tenant)],
-    x_task_id: Annotated[str | None, Header()] = None,
+    x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Answer a conversation (https://platform.openai.com/docs/api-reference/chat)."""
-    return await _serve(request, parts, owner, x_task_id)
+    return await while_connected(http, _serve(request, parts, owner, x_task_id or []))
 
 
 @router.post("/completions")
 async def completions(
     request: CompletionRequest,
+    http: Request,
     parts: Annotated[Services, Depends(services)],
     owner: Annotated[str, Depends(tenant)],
-    x_task_id: Annotated[str | None, Header()] = None,
+    x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Continue a text (https://platform.openai.com/docs/api-reference/completions)."""
-    return await _serve(request, parts, owner, x_task_id)
+    return await while_connected(http, _serve(request, parts, owner, x_task_id or []))
 
 
 async def _serve(
-    request: ChatRequest | CompletionRequest, parts: Services, owner: str, header: str | None
+    request: ChatRequest | CompletionRequest, parts: Services, owner: str, headers: list[str]
 ) -> Response:
     started = time.monotonic()
-    reference = TaskReference.parse(model=request.model, task_id=request.task_id, header=header)
+    reference = TaskReference.parse(model=request.model, task_id=request.task_id, headers=headers)
     model = reference.edge_model
     parts.dispatcher.info(model)
     resolved = await _resolve(parts, owner, reference)
@@ -71,12 +76,12 @@ async def _serve(
     except RecipeMismatch:
         assert resolved is not None
     # The worker holds another pool than the recipe was compiled for: compile for the pool of now.
-    resolved = await parts.resolver.recompile(resolved.task)
+    resolved = await parts.resolver.recompile(resolved)
     try:
         return await _send(request, parts, plan(request, model, resolved), started)
     except RecipeMismatch:
-        unmatched = resolved.task.model_copy(update={"fallback_reason": "worker_pool_mismatch"})
-    return await _send(request, parts, plan(request, model, Resolved(unmatched, None)), started)
+        resolved = parts.resolver.set_aside(resolved.task, "worker_pool_mismatch")
+    return await _send(request, parts, plan(request, model, resolved), started)
 
 
 async def _resolve(parts: Services, owner: str, reference: TaskReference) -> Resolved | None:
@@ -103,14 +108,35 @@ async def _send(
         )
         if answer.status_code != 200:
             raise refusal(answer)
+        planned.provenance.count()
         if request.stream:
-            events = relay(answer.aiter_lines(), planned.provenance, watch)
+            events = relay(answer.aiter_bytes(), planned.provenance, watch)
             kept = with_keep_alive(events, parts.settings.keep_alive_seconds)
             return HeldStream(kept, stack.pop_all(), {**SSE_HEADERS, **headers})
         await answer.aread()
-        body = with_usage(answer.json(), planned.provenance)
+        body = complete(answer, planned.provenance)
     watch.done()
     return JSONResponse(body, headers=headers)
+
+
+async def while_connected(http: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Return the response, or give the work up when nobody waits for it any more."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnect(http))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+    finally:
+        leaving.cancel()
+        working.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _disconnect(http: Request) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def with_keep_alive(events: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:

@@ -44,7 +44,11 @@ class HttpGenerator:
     ) -> None:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         timeout = httpx.Timeout(timeout_seconds, connect=2.0)
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+        # Idle connections go before the proxy closes them under a request.
+        limits = httpx.Limits(keepalive_expiry=2.0)
+        self._client = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout, limits=limits
+        )
         self._cooldown = cooldown_seconds
         self._retry_at = 0.0
 

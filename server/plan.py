@@ -8,9 +8,8 @@ base      no task, or a task whose policy is to do without
 from dataclasses import dataclass
 from typing import Any
 
-from loragen import metrics
 from loragen.errors import InvalidRequest, Unavailable
-from server.answer import Provenance
+from server.answer import Mode, Provenance
 from server.memory import Resolved
 from server.requests import ChatRequest, CompletionRequest
 
@@ -40,7 +39,6 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolved: Resolve
     _check_task_request(request)
     task = resolved.task
     if resolved.recipe is not None:
-        metrics.PROMPT_TOKENS_SAVED.inc(task.prompt_tokens)
         provenance = Provenance(
             mode="compiled",
             task_id=task.id,
@@ -49,14 +47,13 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolved: Resolve
         )
         return Plan(path, body, resolved.recipe.text, provenance)
     reason = task.fallback_reason or "compiling"
-    metrics.FALLBACKS.labels(reason).inc()
     if task.policy.fallback == "error":
         raise Unavailable(
             f"task {task.id!r} has no recipe ({reason}) and its policy forbids a fallback",
             param="task_id",
             retry_after=1.0,
         )
-    mode: Any = task.policy.fallback if task.policy.fallback == "prompt" else "base"
+    mode: Mode = "base" if task.policy.fallback == "none" else "prompt"
     if mode == "prompt":
         body |= _prompted(request, task.prompt)
     return Plan(path, body, None, Provenance(mode=mode, task_id=task.id, fallback_reason=reason))

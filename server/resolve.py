@@ -63,31 +63,26 @@ class Resolver:
             StoreUnavailable: Redis is away and the task is not in memory.
         """
         key = (tenant, task_id)
-        entry = self._tiers.memory.get(key)
-        if entry is not None and self._tiers.memory.is_fresh(entry):
-            metrics.RECIPE_CACHE_HITS.labels("memory").inc()
-            return entry.resolved
+        if (held := self._fresh(key)) is not None:
+            return held
         try:
-            task = await self._tiers.store.get(tenant, task_id)
+            return await self._confirm(key)
         except StoreUnavailable:
+            entry = self._tiers.memory.get(key)
             if entry is None:
                 raise
-            return entry.resolved
-        if task is None:
-            self._tiers.memory.drop(key)
-            raise TaskNotFound(f"no task {task_id!r}", param="task_id")
-        if entry is not None and entry.resolved.recipe and task == entry.resolved.task:
-            metrics.RECIPE_CACHE_HITS.labels("memory").inc()
+            # Kept for another time to live, so that not every request waits for a dead Redis.
             return self._keep(entry.resolved)
-        metrics.RECIPE_CACHE_MISSES.labels("memory").inc()
-        return await self._from_store(task)
 
     async def compile(self, task: Task) -> Resolved:
         """Compile a task, joining a compile of it that is under way.
 
         The compile goes on when the caller is cancelled, for others and for the cache.
         """
-        if (task.tenant, task.id) in self._running:
+        key = (task.tenant, task.id)
+        if (held := self._fresh(key)) is not None and held.recipe is not None:
+            return held  # it ended between the caller's look at Redis and now
+        if key in self._running:
             metrics.COMPILE_COALESCED.inc()
         return await asyncio.shield(self.start(task))
 
@@ -101,10 +96,19 @@ class Resolver:
             running.add_done_callback(lambda done: self._finished(key, done))
         return running
 
-    async def recompile(self, task: Task) -> Resolved:
-        """Compile again although the task has a recipe: its pool is not the worker's."""
-        self._tiers.memory.drop((task.tenant, task.id))
+    async def recompile(self, refused: Resolved) -> Resolved:
+        """Compile again although the task has a recipe: a worker's pool is another."""
+        task = refused.task
+        key = (task.tenant, task.id)
+        held = self._fresh(key)
+        if held is not None and held.task.recipe != task.recipe:
+            return held
+        self._tiers.memory.drop(key)
         return await self.compile(task.model_copy(update={"recipe": None}))
+
+    def set_aside(self, task: Task, reason: FallbackReason) -> Resolved:
+        """Serve a task without its recipe until memory asks Redis again."""
+        return self._keep(Resolved(task.model_copy(update={"fallback_reason": reason}), None))
 
     def forget(self, task: Task) -> None:
         """Drop a deleted task from memory."""
@@ -133,7 +137,24 @@ class Resolver:
             # Read here, or asyncio complains of a failure nobody waited for.
             logger.warning("compile ended", extra={"error": type(error).__name__})
 
+    def _fresh(self, key: Key) -> Resolved | None:
+        entry = self._tiers.memory.get(key)
+        if entry is None or not self._tiers.memory.is_fresh(entry):
+            return None
+        if entry.resolved.recipe is not None:
+            metrics.RECIPE_CACHE_HITS.labels("memory").inc()
+        return entry.resolved
+
+    async def _confirm(self, key: Key) -> Resolved:
+        task = await self._tiers.store.get(*key)
+        if task is None:
+            self._tiers.memory.drop(key)
+            raise TaskNotFound(f"no task {key[1]!r}", param="task_id")
+        # Another request may have resolved the task while this one waited.
+        return self._fresh(key) or await self._from_store(task)
+
     async def _from_store(self, task: Task) -> Resolved:
+        metrics.RECIPE_CACHE_MISSES.labels("memory").inc()
         if task.recipe is not None:
             recipe = await self._stored_recipe(task, task.recipe)
             if recipe is not None:
@@ -154,10 +175,7 @@ class Resolver:
         data = await self._tiers.store.get_recipe(key)
         if data is None:
             return None
-        try:
-            recipe = Recipe.decode(data)
-        except RecipeInvalid:
-            recipe = None
+        recipe = _intact(data, ref.pool_id)
         if recipe is None or recipe.id != ref.id:
             logger.warning("stored recipe is damaged", extra={"task_id": task.id})
             await self._tiers.store.delete_recipe(key)
@@ -175,7 +193,7 @@ class Resolver:
                 reply = await generator.compile(
                     CompileRequest(edge_model=task.edge_model, prompt=task.prompt)
                 )
-            resolved = await self._accept(task, reply)
+            recipe = _checked(reply)
         except (LoragenError, TimeoutError) as error:
             reason = _reason(error)
             metrics.COMPILE_FAILURES.labels(reason).inc()
@@ -184,12 +202,9 @@ class Resolver:
         finally:
             metrics.COMPILE_INFLIGHT.dec()
         metrics.COMPILE_SECONDS.observe(time.monotonic() - started)
-        return resolved
+        return await self._accept(task, reply, recipe)
 
-    async def _accept(self, task: Task, reply: CompileReply) -> Resolved:
-        recipe = Recipe.from_text(reply.recipe)
-        if recipe.id != reply.recipe_id or recipe.pool_id != reply.pool_id:
-            raise RecipeInvalid("the generator's reply does not fit its recipe")
+    async def _accept(self, task: Task, reply: CompileReply, recipe: Recipe) -> Resolved:
         ref = RecipeRef(
             id=recipe.id,
             bytes=len(recipe.data),
@@ -198,17 +213,26 @@ class Resolver:
             level=reply.level,
             template_hash=reply.template_hash,
         )
-        stored = await self._tiers.store.put_recipe(self.recipe_key(task, ref), recipe.data)
-        if stored != recipe.data:  # another gateway was first: its recipe is the task's
-            recipe = Recipe.decode(stored)
-            ref = ref.model_copy(update={"id": recipe.id, "bytes": len(stored)})
+        key = self.recipe_key(task, ref)
+        recipe = await self._first_written(key, recipe)
+        ref = ref.model_copy(update={"id": recipe.id, "bytes": len(recipe.data)})
         try:
             return await self._record(
                 task, "ready", None, recipe=(ref, recipe), seconds=reply.compile_seconds
             )
         except TaskNotFound:  # deleted meanwhile: leave nothing of it behind
-            await self._tiers.store.delete_recipe(self.recipe_key(task, ref))
+            await self._tiers.store.delete_recipe(key)
             raise
+
+    async def _first_written(self, key: str, recipe: Recipe) -> Recipe:
+        """Store a recipe and return the one that is there: another gateway's, if it was first."""
+        stored = await self._tiers.store.put_recipe(key, recipe.data)
+        first = _intact(stored, recipe.pool_id)
+        if first is not None:
+            return first
+        await self._tiers.store.delete_recipe(key)
+        await self._tiers.store.put_recipe(key, recipe.data)
+        return recipe
 
     async def _fall_back(self, task: Task, reason: FallbackReason) -> Resolved:
         status: Status = "failed" if task.policy.fallback == "error" else "fallback"
@@ -238,6 +262,23 @@ class Resolver:
     def _keep(self, resolved: Resolved) -> Resolved:
         self._tiers.memory.put(resolved)
         return resolved
+
+
+def _intact(data: bytes, pool_id: str) -> Recipe | None:
+    """Return the recipe in bytes from Redis, or None if they are not one of this pool."""
+    try:
+        recipe = Recipe.decode(data)
+    except RecipeInvalid:
+        return None
+    return recipe if recipe.pool_id == pool_id else None
+
+
+def _checked(reply: CompileReply) -> Recipe:
+    recipe = Recipe.from_text(reply.recipe)
+    said = (reply.recipe_id, reply.pool_id, reply.level)
+    if (recipe.id, recipe.pool_id, recipe.level) != said:
+        raise RecipeInvalid("the generator's reply does not fit its recipe")
+    return recipe
 
 
 def _reason(error: LoragenError | TimeoutError) -> FallbackReason:

@@ -15,6 +15,7 @@ from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
+_SETTINGS: Final = frozenset({"name", "policy", "min_fidelity"})
 _EMPTY_TURN: Final = {"role": "user", "content": ""}
 
 Parts = Annotated[Services, Depends(services)]
@@ -33,7 +34,9 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
     if task is not None:
         resolved = await _finish(task, parts, request.wait)
         return _answer(200, resolved, cached=True)
-    task = await _register(request, parts, owner)
+    if not await parts.store.create(task := await _describe(request, parts, owner)):
+        return await create_task(request, parts, owner)  # another was first with this prompt
+    parts.resolver.forget(task)  # what memory holds of this id is of a life before a delete
     resolved = await _finish(task, parts, request.wait)
     await _refuse_unservable(resolved, parts)
     status = 202 if resolved.task.status == "compiling" else 201
@@ -65,9 +68,9 @@ async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any
     task = await _require(parts, owner, task_id)
     if not await parts.store.delete(owner, task_id):
         raise TaskNotFound(f"no task {task_id!r}", param="task_id")
+    parts.resolver.forget(task)
     if task.recipe is not None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
-    parts.resolver.forget(task)
     return {"id": task_id, "object": "task.deleted", "deleted": True}
 
 
@@ -100,18 +103,26 @@ async def _require(parts: Services, owner: str, task_id: str) -> Task:
 
 
 async def _registered(request: CreateTaskRequest, parts: Services, owner: str) -> Task | None:
-    """Return the task if this tenant has it."""
+    """Return the task if this tenant has it.
+
+    Raises:
+        Conflict: it has, with other settings than the request gives; tasks do not change.
+    """
     task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
     task = await parts.store.get(owner, task_id)
-    if task is None or request.name in (None, task.name):
-        return task
-    raise Conflict(f"this prompt is task {task_id!r} of name {task.name!r}", param="name")
+    if task is None:
+        return None
+    for field in sorted(_SETTINGS & request.model_fields_set):
+        given, kept = getattr(request, field), getattr(task, field)
+        if given is not None and given != kept:
+            raise Conflict(f"this prompt is task {task_id!r}, with another {field}", param=field)
+    return task
 
 
-async def _register(request: CreateTaskRequest, parts: Services, owner: str) -> Task:
+async def _describe(request: CreateTaskRequest, parts: Services, owner: str) -> Task:
     parts.dispatcher.info(request.model)
     task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
-    task = Task(
+    return Task(
         id=task_id,
         tenant=owner,
         edge_model=request.model,
@@ -122,12 +133,6 @@ async def _register(request: CreateTaskRequest, parts: Services, owner: str) -> 
         policy=request.policy,
         min_fidelity=request.min_fidelity,
     )
-    if request.name is not None:
-        holder = await parts.store.claim_name(owner, request.name, task_id)
-        if holder != task_id:
-            raise Conflict(f"the name {request.name!r} is task {holder!r}", param="name")
-    await parts.store.create(task)
-    return task
 
 
 async def _count_prompt(parts: Services, request: CreateTaskRequest) -> int:
@@ -150,16 +155,17 @@ async def _finish(task: Task, parts: Services, wait: bool) -> Resolved:
 
 
 async def _refuse_unservable(resolved: Resolved, parts: Services) -> None:
-    """Refuse a prompt that neither the generator nor the edge model can read."""
+    """Refuse a prompt that can neither be compiled nor be read by the edge model."""
     task = resolved.task
     limit = parts.dispatcher.info(task.edge_model).max_model_len
-    if task.fallback_reason != "prompt_too_long" or task.prompt_tokens < limit:
+    hopeless = task.fallback_reason in ("prompt_too_long", "no_generator")
+    if not hopeless or task.prompt_tokens < limit:
         return
     await parts.store.delete(task.tenant, task.id)
     parts.resolver.forget(task)
     raise PromptTooLong(
         f"the system prompt has {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
-        f"{limit} and the generator fewer",
+        f"{limit} with the conversation, and no generator compiles it",
         param="system_prompt",
     )
 

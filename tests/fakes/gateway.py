@@ -1,0 +1,136 @@
+"""The gateway over a real Redis-protocol server, a fake worker and a stub generator."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+
+from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
+from loragen.keys import TenantKeys
+from loragen.recipe import Recipe
+from loragen.store import RedisStore, Store
+from server.app import build_app
+from tests.fakes.fake_worker import FakeWorker
+from tests.fakes.live import LiveServer, live, wait_until
+from tests.fakes.stub_generator import StubGenerator, recipe_of
+
+MASTER_SECRET = "5a" * 32
+MODEL = "demo"
+
+
+@dataclass
+class Gateway:
+    """A running gateway and everything around it."""
+
+    server: LiveServer
+    worker: FakeWorker
+    worker_server: LiveServer
+    generator: StubGenerator
+    namespace: str
+    http: httpx.Client = field(repr=False)
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """The official client, without its own retries."""
+        return openai.OpenAI(base_url=self.server.url + "/v1", api_key="any", max_retries=0)
+
+    def reset(self) -> None:
+        """Bring the neighbours back to their defaults and wait until the gateway sees them."""
+        self.worker.reset()
+        self.generator.reset()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Return once the gateway has a worker and Redis."""
+        wait_until(lambda: self.http.get("/ready").status_code == 200)
+
+    def create(self, prompt: str, **fields: Any) -> dict[str, Any]:
+        """Register a prompt and return the task."""
+        reply = self.http.post(
+            "/v1/tasks", json={"model": MODEL, "system_prompt": prompt, **fields}
+        )
+        assert reply.status_code in (200, 201, 202), reply.text
+        task: dict[str, Any] = reply.json()
+        return task
+
+    def ask(self, text: str, **fields: Any) -> httpx.Response:
+        """Ask one question, with a task in `fields` or without."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+        return self.http.post("/v1/chat/completions", json=body)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the value of a metric of this process, 0 where it never moved."""
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def settings(
+    worker_urls: list[str],
+    *,
+    namespace: str = "test",
+    server: dict[str, Any] | None = None,
+    has_generator: bool = True,
+) -> Settings:
+    """Return settings with short probe and memory times."""
+    edge = EdgeModelSettings.model_validate(
+        {
+            "name": MODEL,
+            "model": "edge",
+            "generator": "generator" if has_generator else None,
+            "worker_urls": worker_urls,
+        }
+    )
+    return Settings.model_validate(
+        {
+            "master_secret": MASTER_SECRET,
+            "edge_models": (edge,),
+            "store": StoreSettings(namespace=namespace, memory_ttl_seconds=0.2),
+            "server": ServerSettings.model_validate(
+                {"probe_interval_seconds": 0.02, "keep_alive_seconds": 5.0, **(server or {})}
+            ),
+            "state_dir": Path("unused"),
+        }
+    )
+
+
+def worker_client(key: str | None = "worker-key", *, seconds: float = 10.0) -> httpx.AsyncClient:
+    """Return the client a gateway reaches its workers with."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(headers=headers, timeout=seconds)
+
+
+def redis_store(url: str, namespace: str) -> RedisStore:
+    """Return a store in a namespace."""
+    return RedisStore.connect(
+        url, namespace=namespace, recipe_ttl_seconds=3600, timeout_seconds=5.0
+    )
+
+
+@contextlib.contextmanager
+def gateway(store: Store, namespace: str, **overrides: Any) -> Iterator[Gateway]:
+    """Run a gateway for the length of a block."""
+    worker, generator = FakeWorker(), StubGenerator()
+    with live(worker.app) as worker_server:
+        app: FastAPI = build_app(
+            settings([worker_server.url], namespace=namespace, **overrides),
+            store=store,
+            generator=generator,
+            workers=worker_client(worker.key),
+        )
+        with live(app) as server, httpx.Client(base_url=server.url, timeout=20) as http:
+            yield Gateway(server, worker, worker_server, generator, namespace, http)
+
+
+def expected_recipe(prompt: str) -> Recipe:
+    """Return the recipe the stub generator compiles a prompt to."""
+    return recipe_of(prompt)
+
+
+def tenant_keys() -> TenantKeys:
+    """Return the keys of the open tenant."""
+    return TenantKeys(bytes.fromhex(MASTER_SECRET), "default")

@@ -1,0 +1,65 @@
+"""A generator without a model: a prompt's recipe is drawn from its hash."""
+
+import asyncio
+import hashlib
+from collections import Counter
+
+import numpy as np
+
+from loragen.recipe import Level, Recipe
+from loragen.wire import CompileReply, CompileRequest
+from tests.fakes.fake_worker import EXPERTS, LAYERS, LINEARS, POOL_ID, TEMPLATE_HASH
+
+GENERATOR_ID = "ef" * 32
+
+
+def recipe_of(prompt: str, *, pool_id: str = POOL_ID, experts: int = EXPERTS) -> Recipe:
+    """Return the recipe this generator compiles a prompt to."""
+    seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+    gates = np.random.default_rng(seed).normal(size=(LAYERS, LINEARS, experts))
+    return Recipe.encode(gates.astype(np.float32), pool_id=pool_id, level=Level.DENSE)
+
+
+def reply_of(recipe: Recipe) -> CompileReply:
+    """Return the reply that brings a recipe."""
+    return CompileReply(
+        recipe=recipe.text,
+        recipe_id=recipe.id,
+        pool_id=recipe.pool_id,
+        generator_id=GENERATOR_ID,
+        level=1,
+        template_hash=TEMPLATE_HASH,
+        compile_seconds=0.01,
+    )
+
+
+class StubGenerator:
+    """Compiles at once, unless told to fail or to wait."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.error: Exception | None = None
+        self.pool_id = POOL_ID
+        self.experts = EXPERTS
+        self.is_held = False
+        self.reply: CompileReply | None = None
+
+    def reset(self) -> None:
+        """Forget what was asked and told."""
+        self.__init__()  # type: ignore[misc]
+
+    async def compile(self, request: CompileRequest) -> CompileReply:
+        """Compile one prompt."""
+        self.calls[request.prompt] += 1
+        # A flag and not an event, because tests set it from another thread.
+        while self.is_held:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        if self.error is not None:
+            raise self.error
+        if self.reply is not None:
+            return self.reply
+        recipe = recipe_of(request.prompt, pool_id=self.pool_id, experts=self.experts)
+        return reply_of(recipe)
+
+    async def close(self) -> None:
+        """Give back the connections."""

@@ -1,0 +1,286 @@
+"""Dispatch: the less busy of two, another only before the first byte, and health both ways."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from loragen.errors import (
+    DeadlineExceeded,
+    EdgeModelNotFound,
+    InvalidRequest,
+    WorkerUnavailable,
+)
+from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from server.dispatch import Dispatcher
+from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
+
+Answer = httpx.Response | Exception
+
+
+def info(model: str = "demo") -> WorkerInfo:
+    return WorkerInfo(
+        edge_model=model, pool_id=POOL_ID, template_hash=TEMPLATE_HASH, backend="gate",
+        max_model_len=100,
+    )  # fmt: skip
+
+
+@dataclass
+class Network:
+    """Workers by host; each answers, or fails, as told."""
+
+    hosts: tuple[str, ...] = ("a", "b")
+    health: dict[str, Callable[[], Answer]] = field(default_factory=dict)
+    answers: dict[str, Callable[[], Answer]] = field(default_factory=dict)
+    serves: dict[str, str] = field(default_factory=dict)
+    hits: Counter[str] = field(default_factory=Counter)
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dispatcher = Dispatcher(
+            {"demo": [f"http://{host}" for host in self.hosts]},
+            httpx.AsyncClient(transport=httpx.MockTransport(self._handle)),
+            probe_interval_seconds=0.001,
+        )
+
+    def _handle(self, request: httpx.Request) -> httpx.Response:
+        host, path = request.url.host, request.url.path
+        if path == "/health":
+            answer = self.health.get(host, lambda: httpx.Response(200))()
+        elif path == "/loragen":
+            answer = httpx.Response(200, json=info(self.serves.get(host, "demo")).model_dump())
+        else:
+            self.hits[host] += 1
+            self.requests.append(request)
+            answer = self.answers.get(host, lambda: httpx.Response(200, json={"from": host}))()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def send(self, **options: Any) -> httpx.Response:
+        async with self.dispatcher.send("demo", "/v1/completions", {"x": 1}, **options) as response:
+            await response.aread()
+            return response
+
+
+def fails(error: Exception) -> Callable[[], Answer]:
+    return lambda: error
+
+
+def says(status: int) -> Callable[[], Answer]:
+    return lambda: httpx.Response(status)
+
+
+@pytest.fixture
+async def network() -> Network:
+    network = Network()
+    await network.dispatcher.probe()
+    return network
+
+
+async def test_the_less_busy_of_two_workers_is_chosen(network: Network) -> None:
+    async with network.dispatcher.send("demo", "/v1/completions", {}) as first:
+        busy = first.request.url.host
+        for _ in range(10):
+            assert (await network.send()).request.url.host != busy
+
+
+async def test_with_many_workers_the_busiest_of_all_is_never_chosen() -> None:
+    network = Network(hosts=("a", "b", "c", "d"))
+    await network.dispatcher.probe()
+    async with network.dispatcher.send("demo", "/v1/completions", {}) as first:
+        busy = first.request.url.host
+        network.hits.clear()
+        for _ in range(60):
+            await network.send()
+        assert network.hits[busy] == 0
+        assert set(network.hits) == {"a", "b", "c", "d"} - {busy}
+
+
+async def test_outstanding_requests_are_counted_down_however_they_end(network: Network) -> None:
+    def inflight() -> list[float | None]:
+        name = "loragen_worker_requests_inflight"
+        return [REGISTRY.get_sample_value(name, {"worker": f"http://{host}"}) for host in "ab"]
+
+    network.answers["a"] = fails(httpx.ReadTimeout("slow"))
+    network.answers["b"] = fails(httpx.ConnectError("gone"))
+    for _ in range(4):
+        with pytest.raises((DeadlineExceeded, WorkerUnavailable)):
+            await network.send()
+        await network.dispatcher.probe()
+    assert inflight() == [0, 0]
+    assert [worker.outstanding for _, worker in network.dispatcher._all()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fails(httpx.ConnectError("refused")),
+        fails(httpx.ConnectTimeout("slow")),
+        fails(httpx.ReadError("reset")),
+        fails(httpx.RemoteProtocolError("hung up")),
+        says(502),
+        says(503),
+        says(504),
+    ],
+)
+async def test_a_worker_that_is_gone_is_left_for_another(
+    network: Network, loss: Callable[[], Answer]
+) -> None:
+    network.answers["a"] = loss
+    for _ in range(5):
+        assert (await network.send()).json() == {"from": "b"}
+    assert network.hits["a"] <= 1
+    del network.answers["a"]
+    await network.dispatcher.probe()
+    hosts = {(await network.send()).request.url.host for _ in range(40)}
+    assert hosts == {"a", "b"}
+
+
+async def test_without_any_worker_left_it_says_so_and_when_to_come_back(network: Network) -> None:
+    for host in "ab":
+        network.answers[host] = network.health[host] = fails(httpx.ConnectError("refused"))
+    with pytest.raises(WorkerUnavailable) as caught:
+        await network.send()
+    assert caught.value.retry_after is not None
+    assert network.dispatcher.missing() == ["demo"]
+    with pytest.raises(WorkerUnavailable):
+        network.dispatcher.info("demo")
+
+
+async def test_all_unreached_workers_are_tried() -> None:
+    network = Network(hosts=("a", "b", "c", "d"))
+    await network.dispatcher.probe()
+    for host in "abc":
+        network.answers[host] = fails(httpx.ConnectError("refused"))
+    for _ in range(5):
+        assert (await network.send()).json() == {"from": "d"}
+
+
+async def test_a_request_that_kills_its_worker_takes_two_with_it_at_most() -> None:
+    network = Network(hosts=("a", "b", "c", "d"))
+    await network.dispatcher.probe()
+    for host in "abcd":
+        network.answers[host] = fails(httpx.ReadError("reset"))
+    with pytest.raises(WorkerUnavailable):
+        await network.send()
+    assert network.hits.total() == 2
+    assert network.dispatcher.missing() == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429, 500])
+async def test_an_answer_that_is_about_the_request_is_final(network: Network, status: int) -> None:
+    for host in "ab":
+        network.answers[host] = says(status)
+    assert (await network.send()).status_code == status
+    assert network.hits.total() == 1
+    assert all(worker.info is not None for _, worker in network.dispatcher._all())
+
+
+async def test_a_slow_answer_is_not_asked_for_twice(network: Network) -> None:
+    for host in "ab":
+        network.answers[host] = fails(httpx.ReadTimeout("slow"))
+    with pytest.raises(DeadlineExceeded):
+        await network.send()
+    assert network.hits.total() == 1
+
+
+async def test_after_the_first_byte_nothing_is_tried_again(network: Network) -> None:
+    with pytest.raises(WorkerUnavailable):
+        async with network.dispatcher.send("demo", "/v1/completions", {}):
+            raise httpx.ReadError("reset")
+    assert network.hits.total() == 1
+
+
+async def test_an_unknown_model_is_not_found(network: Network) -> None:
+    with pytest.raises(EdgeModelNotFound) as caught:
+        network.dispatcher.info("nobody")
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    "illness",
+    [
+        says(500),
+        says(503),
+        fails(httpx.ConnectError("refused")),
+        fails(httpx.ReadTimeout("slow")),
+        fails(RuntimeError("surprise")),
+    ],
+)
+async def test_an_ill_worker_is_noticed_and_its_return_too(
+    network: Network, illness: Callable[[], Answer]
+) -> None:
+    watching = asyncio.create_task(network.dispatcher.probe_forever())
+
+    async def until(healthy: int) -> None:
+        async with asyncio.timeout(5):
+            while len(network.dispatcher._healthy("demo")) != healthy:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    try:
+        await until(2)
+        network.health["a"] = illness
+        await until(1)
+        assert network.dispatcher.missing() == []
+        del network.health["a"]
+        await until(2)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_worker_of_another_model_is_not_used(network: Network) -> None:
+    network.serves["a"] = "other"
+    await network.dispatcher.probe()
+    for _ in range(5):
+        assert (await network.send()).json() == {"from": "b"}
+
+
+async def test_a_recipe_goes_in_the_header_and_a_large_one_in_the_body(network: Network) -> None:
+    small, large = "A" * MAX_HEADER_CHARS, "A" * (MAX_HEADER_CHARS + 1)
+    for recipe in (small, large, None):
+        await network.send(recipe=recipe)
+    in_header, in_body, without = network.requests
+    assert in_header.headers[RECIPE_HEADER] == small
+    assert RECIPE_FIELD.encode() not in in_header.content
+    assert RECIPE_HEADER not in in_body.headers
+    assert large.encode() in in_body.content
+    assert RECIPE_HEADER not in without.headers
+    assert RECIPE_FIELD.encode() not in without.content
+
+
+async def test_tokens_are_counted_by_a_worker(network: Network) -> None:
+    for host in "ab":
+        network.answers[host] = lambda: httpx.Response(200, json={"count": 12})
+    assert await network.dispatcher.count_tokens("demo", []) == 12
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"count":null}'])
+async def test_a_count_that_is_none_is_a_lost_worker(network: Network, content: bytes) -> None:
+    for host in "ab":
+        network.answers[host] = lambda: httpx.Response(200, content=content)
+    with pytest.raises(WorkerUnavailable):
+        await network.dispatcher.count_tokens("demo", [])
+
+
+async def test_messages_that_the_template_refuses_are_the_clients_mistake(
+    network: Network,
+) -> None:
+    for host in "ab":
+        network.answers[host] = lambda: httpx.Response(
+            400, json={"error": {"message": "System role not supported", "code": 400}}
+        )
+    with pytest.raises(InvalidRequest, match="System role"):
+        await network.dispatcher.count_tokens("demo", [])
+
+
+@pytest.fixture(autouse=True)
+def _same_choices_every_run() -> None:
+    random.seed(0)
