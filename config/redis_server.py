@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from config.probe import PROBE_SECONDS
 from loragen.errors import ConfigError
 
 HOST: Final = "127.0.0.1"
 MAX_MEMORY: Final = "512mb"
-PROBE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)

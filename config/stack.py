@@ -5,26 +5,22 @@ that a process needs. What the configuration places elsewhere (Redis, workers, a
 started here.
 """
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
 from pydantic import SecretStr
 
 from config.ports import PortClaim, free_port
+from config.probe import answers
 from config.redis_server import HOST, RedisServer
 from config.secret_store import SecretStore
 from config.settings import EdgeModelSettings, Settings, child_environment
 from config.state_folder import StateFolder
-from config.supervisor import ChildSpec, Probe
-from loragen.errors import ConfigError
+from config.supervisor import ChildSpec
 
-PROBE_SECONDS: Final = 2.0
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -181,33 +177,3 @@ def local_url(host: str, port: int) -> str:
     """Return the address of a service of this machine as seen from it."""
     reachable = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
-
-
-def answers(url: str) -> Probe:
-    """Return a probe that is true when the address answers 200."""
-
-    async def probe() -> bool:
-        with suppress(httpx.HTTPError):
-            async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
-                return (await client.get(url)).status_code == 200
-        return False
-
-    return probe
-
-
-async def require_redis(url: str) -> None:
-    """Check that something listens where `redis_url` points.
-
-    Raises:
-        ConfigError: nothing does.
-    """
-    parts = httpx.URL(url)
-    if not parts.host:
-        return
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(parts.host, parts.port or 6379)
-    except (OSError, TimeoutError) as error:
-        where = f"{parts.host}:{parts.port or 6379}"
-        raise ConfigError(f"redis_url: nothing answers at {where}") from error
-    writer.close()

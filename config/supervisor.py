@@ -10,13 +10,14 @@ import signal
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from config.child_log import last_message
+from config.probe import Probe
 from config.process_tree import children
 from loragen.errors import ArtifactCorrupt, ConfigError, SelfTestFailed, StartupError
 
@@ -28,7 +29,6 @@ PROBE_SECONDS: Final = 0.25
 REMINDER_SECONDS: Final = 15.0
 
 Say = Callable[[str], None]
-Probe = Callable[[], Awaitable[bool]]
 
 _REFUSALS: Final[Mapping[int, type[StartupError]]] = {
     error.exit_code: error for error in (ConfigError, ArtifactCorrupt, SelfTestFailed)

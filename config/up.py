@@ -19,8 +19,9 @@ import typer
 from config.check import missing_files
 from config.examples import Examples
 from config.ports import require_free
+from config.probe import require_redis
 from config.settings import Settings
-from config.stack import Stack, plan_stack, port_claims, require_redis
+from config.stack import Stack, plan_stack, port_claims
 from config.state_folder import StateFolder
 from config.supervisor import Supervisor
 from config.temp_folder import RANDOM_CHARS, RAY_CHARS, temp_folder

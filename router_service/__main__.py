@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from config.ports import PortClaim, require_free
 from config.settings import Settings, load_settings
 from loragen.errors import StartupError
 from loragen.logs import configure_logs
@@ -56,14 +57,16 @@ def serve_until_stopped(settings: Settings, plans: Sequence[CloudPlan]) -> None:
     """Serve until SIGTERM or SIGINT, then end Ray and every process it started.
 
     Raises:
-        ConfigError: the configured Ray does not answer.
+        ConfigError: the port is in use, or the configured Ray does not answer.
         ArtifactCorrupt: a generator cannot be loaded.
     """
+    options = settings.generator
+    if options.ray_address is None:
+        require_free([PortClaim("generator.port", options.host, options.port)])
     prepare_ray(settings)
     from router_service.local_ray import open_ray
     from router_service.serving import serving
 
-    options = settings.generator
     try:
         _stop_on_signals()
         with open_ray(settings, cpus=len(plans) * options.replicas * options.threads):

@@ -1,6 +1,6 @@
 """Listing: Ray's actors as its global state holds them, the ones with generators first.
 
-Read from Ray's state table, so that no dashboard (nine processes, 0.9 GB) has to run for it.
+Read from Ray's state table, so that no dashboard (ten processes, 1 GB) has to run for it.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,7 @@ Our own Ray binds loopback only, wants a token that never leaves this machine, k
 a temporary folder, and ends with this process. `ray_environment` sees to the first two.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from config.temp_folder import RAY_CHARS, temp_folder
 from loragen.errors import ConfigError
 
 ADDRESS_FILE: Final = "ray_address"
+CONNECT_SECONDS: Final = 3.0
 OBJECT_STORE_BYTES: Final = 80 << 20
 """Near the least Ray takes; prompts and recipes travel inside messages."""
 
@@ -65,17 +67,30 @@ def join_ray(settings: Settings) -> None:
 
 
 def _join(address: str) -> None:
+    _require_listener(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RayError) as error:
-        raise ConfigError(f"generator.ray_address: no Ray answers at {address}") from error
+        raise ConfigError(f"no Ray answers at {address}") from error
+
+
+def _require_listener(address: str) -> None:
+    """Ask before Ray does: it tries a dead address for 40 seconds."""
+    host, colon, port = address.rpartition(":")
+    if not colon:  # "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray answers at {address}") from error
 
 
 @contextmanager
 def _address_file(state_dir: Path) -> Iterator[None]:
     """Tell `python -m router_service actors` where this Ray is."""
     path = state_dir / ADDRESS_FILE
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_text(ray.get_runtime_context().gcs_address + "\n", encoding="ascii")
     try:
         yield

@@ -1,9 +1,9 @@
 """Serving: the application on Ray Serve, from deployed to shut down."""
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from ray import serve
@@ -28,7 +28,8 @@ def serving(settings: Settings, plans: Sequence[CloudPlan]) -> Iterator[None]:
         StartupError: Serve cannot start the application.
     """
     options = settings.generator
-    logs = (Path(settings.state_dir) / LOGS).resolve()
+    logs = (settings.state_dir / LOGS).resolve()
+    shutil.rmtree(logs, ignore_errors=True)  # every replica has a file of its own
     logging_config = LoggingConfig(
         encoding="JSON",
         log_level=settings.logs.level,

@@ -11,9 +11,10 @@ from pathlib import Path
 import typer
 
 from config.ports import free_port
+from config.probe import answers
 from config.redis_server import RedisServer
 from config.settings import EdgeModelSettings, ServerSettings, Settings, child_environment
-from config.stack import Stack, answers
+from config.stack import Stack
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec
 from config.up import up

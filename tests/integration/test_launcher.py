@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ class Launcher:
     @property
     def printed(self) -> str:
         return self.output.read_text()
+
+    def printed_times(self, text: str, times: int) -> bool:
+        return self.printed.count(text) == times
 
     @property
     def run(self) -> dict[str, Any]:
@@ -136,7 +140,8 @@ def test_killed_children_are_started_again(start: Start) -> None:
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     for name in NAMES:
-        wait_until(lambda n=name: launcher.printed.count(f"] {n}: ready") == 2, seconds=SECONDS)
+        again = f"] {name}: ready"
+        wait_until(partial(launcher.printed_times, again, 2), seconds=SECONDS)
         assert f"{name}: killed by SIGKILL, starting again in 1 s" in launcher.printed
         assert launcher.run["pids"][name] != before[name]
     assert launcher.printed.count("ready: http") == 1
