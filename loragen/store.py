@@ -142,7 +142,7 @@ class RedisStore:
             Conflict: the name stands for another task; nothing is written.
         """
         keys = [*self._task_keys(task.tenant, task.id), self._names(task.tenant)]
-        record = task.model_dump_json()
+        record = task.model_dump_json(exclude_defaults=True)
         async with _mapped():
             written = await self._create(
                 keys=keys, args=[task.id, record, task.prompt, task.created_at, task.name or ""]
@@ -161,7 +161,8 @@ class RedisStore:
         """Replace the record of an existing task; False if it was deleted."""
         async with _mapped():
             written = await self._update(
-                keys=[self._task(task.tenant, task.id)], args=[task.model_dump_json()]
+                keys=[self._task(task.tenant, task.id)],
+                args=[task.model_dump_json(exclude_defaults=True)],
             )
         return bool(written)
 

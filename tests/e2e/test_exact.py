@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from hashlib import sha256
 from random import Random
 from typing import Any
 
@@ -54,12 +55,14 @@ async def ask(client: httpx.AsyncClient, question: Question) -> list[int]:
 
 
 def stored_recipes(stack: Stack) -> dict[str, Recipe]:
+    """Return what Redis holds, by recipe id."""
     client = stack.redis()
-    recipes = [Recipe.decode(client.get(key)) for key in client.scan_iter("*:recipe:*")]  # type: ignore[arg-type]
-    return {recipe.id: recipe for recipe in recipes}
+    stored = [bytes(client.get(key)) for key in client.scan_iter("*:recipe:*")]  # type: ignore[arg-type]
+    return {sha256(data).hexdigest(): Recipe.decode(data) for data in stored}
 
 
 def test_mixed_concurrent_requests_match_the_reference(stack: Stack, reference: Reference) -> None:
+    stack.redis().flushall()
     rng = Random(7)
     prompts = [draw(SEEN[i % len(SEEN)], Split.UNSEEN_PROMPTS, 10_000 + i) for i in range(TASKS)]
     tasks = [stack.create(prompt.text) for prompt in prompts]
