@@ -1,14 +1,13 @@
 """The gateway over a real Redis-protocol server, a fake worker and a stub generator."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
-from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
 from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
@@ -29,11 +28,21 @@ class Gateway:
     """A running gateway and everything around it."""
 
     server: LiveServer
-    worker: FakeWorker
-    worker_server: LiveServer
+    workers: list[FakeWorker]
+    worker_servers: list[LiveServer]
     generator: StubGenerator
     namespace: str
     http: httpx.Client = field(repr=False)
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The only, or first, worker."""
+        return self.workers[0]
+
+    @property
+    def worker_server(self) -> LiveServer:
+        """Where it runs."""
+        return self.worker_servers[0]
 
     @property
     def client(self) -> openai.OpenAI:
@@ -112,18 +121,22 @@ def redis_store(url: str, namespace: str) -> RedisStore:
 
 
 @contextlib.contextmanager
-def gateway(store: Store, namespace: str, **overrides: Any) -> Iterator[Gateway]:
-    """Run a gateway for the length of a block."""
-    worker, generator = FakeWorker(), StubGenerator()
-    with live(worker.app) as worker_server:
-        app: FastAPI = build_app(
-            settings([worker_server.url], namespace=namespace, **overrides),
+def gateway(
+    store: Store, namespace: str, *, workers: Sequence[FakeWorker] = (), **overrides: Any
+) -> Iterator[Gateway]:
+    """Run a gateway for the length of a block, with one worker unless some are given."""
+    fakes, generator = list(workers) or [FakeWorker()], StubGenerator()
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(live(fake.app)) for fake in fakes]
+        app = build_app(
+            settings([server.url for server in servers], namespace=namespace, **overrides),
             store=store,
             generator=generator,
-            workers=worker_client(worker.key),
+            workers=worker_client(fakes[0].key),
         )
-        with live(app) as server, httpx.Client(base_url=server.url, timeout=20) as http:
-            yield Gateway(server, worker, worker_server, generator, namespace, http)
+        server = stack.enter_context(live(app))
+        http = stack.enter_context(httpx.Client(base_url=server.url, timeout=20))
+        yield Gateway(server, fakes, servers, generator, namespace, http)
 
 
 def expected_recipe(prompt: str) -> Recipe:

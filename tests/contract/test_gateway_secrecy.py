@@ -1,0 +1,74 @@
+"""Prompts, messages, recipes and secrets are in no log line, whatever happens."""
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from loragen.errors import GeneratorUnavailable
+from loragen.logs import JsonFormatter
+from loragen.store import RedisStore
+from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, expected_recipe
+from tests.fakes.live import wait_until
+
+pytestmark = pytest.mark.redis
+
+CANARY = "CANARY-7f3a"
+PROMPT = f"You are {CANARY}."
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """Everything any logger says, as a process of ours would write it."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield lines
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
+    logged: io.StringIO, own_gate: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = own_gate
+    question = f"question {CANARY}"
+    body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
+
+    gate.http.post("/v1/chat/completions", content=f'{{"model": "{CANARY}')
+    gate.http.post("/v1/tasks", json={"model": MODEL, "system_prompt": [CANARY]})
+    gate.http.post("/v1/chat/completions", json=body, headers={"x-lora-recipe": CANARY})
+    gate.http.post("/v1/chat/completions", json=body, headers={"x-request-id": f"{CANARY} x"})
+    gate.generator.error = GeneratorUnavailable(CANARY)
+    task_id = gate.create(PROMPT)["id"]
+    gate.ask(question, task_id=task_id)
+    gate.generator.error = None
+    wait_until(lambda: gate.create(PROMPT)["status"] == "ready")
+    gate.ask(question, task_id=task_id)
+    gate.ask(question, task_id=task_id, stream=True)
+    gate.worker.error_after = 1
+    gate.ask(question, task_id=task_id, stream=True)
+    gate.worker.error_after, gate.worker.die_after = None, 1
+    gate.ask(question, task_id=task_id, stream=True)
+    gate.worker.die_after, gate.worker.fail_status = None, 500
+    gate.ask(question, task_id=task_id)
+    gate.worker.fail_status = None
+    gate.worker.pool_id = "00" * 32
+    gate.ask(question, task_id=task_id)
+
+    async def broken(self: RedisStore, tenant: str, task_id: str) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(RedisStore, "get", broken)
+    assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 500
+
+    text = logged.getvalue()
+    assert "a bug of ours" in text  # so the log was listened to, with tracebacks
+    assert task_id in text
+    secrets = (CANARY, expected_recipe(PROMPT).text, MASTER_SECRET, str(gate.worker.key))
+    assert [line for line in text.splitlines() if any(secret in line for secret in secrets)] == []
