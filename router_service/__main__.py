@@ -15,7 +15,7 @@ from config.settings import Settings, load_settings
 from loragen.errors import StartupError
 from loragen.logs import configure_logs
 from router_service.plan import CloudPlan, plan_clouds
-from router_service.ray_environment import prepare_ray
+from router_service.ray_environment import prepare_ray, running_address
 
 logger = logging.getLogger("router_service")
 cli = typer.Typer(add_completion=False)
@@ -45,11 +45,12 @@ def actors(config: Config = None) -> None:
     """List the actors of the running Ray; those that hold generators come first."""
     with _startup_errors():
         settings = load_settings(config)
+        address = running_address(settings)
         prepare_ray(settings)
         from router_service.listing import list_actors, table
         from router_service.local_ray import join_ray
 
-        join_ray(settings)
+        join_ray(address)
         typer.echo(table(list_actors()))
 
 

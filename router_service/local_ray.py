@@ -16,8 +16,8 @@ from ray.exceptions import RayError
 from config.settings import Settings
 from config.temp_folder import RAY_CHARS, temp_folder
 from loragen.errors import ConfigError
+from router_service.ray_environment import ADDRESS_FILE
 
-ADDRESS_FILE: Final = "ray_address"
 CONNECT_SECONDS: Final = 3.0
 OBJECT_STORE_BYTES: Final = 80 << 20
 """Near the least Ray takes; prompts and recipes travel inside messages."""
@@ -34,7 +34,7 @@ def open_ray(settings: Settings, *, cpus: int) -> Iterator[None]:
     with ExitStack() as stack:
         if address is not None:
             stack.callback(ray.shutdown)
-            _join(address)
+            join_ray(address)
         else:
             folder = stack.enter_context(temp_folder("ray-", behind=RAY_CHARS))
             stack.callback(ray.shutdown)  # before the folder goes
@@ -49,24 +49,12 @@ def open_ray(settings: Settings, *, cpus: int) -> Iterator[None]:
         yield
 
 
-def join_ray(settings: Settings) -> None:
-    """Connect to the Ray that serves this configuration, of our own or configured.
+def join_ray(address: str) -> None:
+    """Connect to a running Ray.
 
     Raises:
-        ConfigError: none is running here, or it does not answer.
+        ConfigError: none answers there.
     """
-    address = settings.generator.ray_address
-    if address is None:
-        try:
-            address = (settings.state_dir / ADDRESS_FILE).read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"no router service runs with state_dir {settings.state_dir}"
-            ) from error
-    _join(address)
-
-
-def _join(address: str) -> None:
     _require_listener(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:

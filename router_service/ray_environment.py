@@ -4,8 +4,14 @@ Ray reads them when it is imported, so this module does not import it and `__mai
 `prepare_ray` before it imports what does.
 """
 
+from typing import Final
+
 from config.secret_store import SecretStore
 from config.settings import Settings, export_environment
+from loragen.errors import ConfigError
+
+ADDRESS_FILE: Final = "ray_address"
+"""In the state folder while a Ray of our own runs."""
 
 
 def prepare_ray(settings: Settings) -> None:
@@ -29,3 +35,17 @@ def prepare_ray(settings: Settings) -> None:
         export_environment(
             RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=settings.ray_token.get_secret_value()
         )
+
+
+def running_address(settings: Settings) -> str:
+    """Return the address of the Ray that serves this configuration, of our own or configured.
+
+    Raises:
+        ConfigError: none is running here.
+    """
+    if settings.generator.ray_address is not None:
+        return settings.generator.ray_address
+    try:
+        return (settings.state_dir / ADDRESS_FILE).read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"no router service runs with state_dir {settings.state_dir}") from error

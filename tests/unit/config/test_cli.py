@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from config.cli import DEMO, PAGE, cli
+from config.ports import free_port
 from config.reference import configuration_page
 from config.settings import SECRET_FIELDS
 
@@ -110,3 +111,15 @@ def test_up_names_a_state_folder_it_cannot_make(
     monkeypatch.setenv("LORAGEN_STATE_DIR", str(tmp_path / "file" / "state"))
     result = run("up", "--config", write(tmp_path, f"edge_models: [{{name: a, model: {model}}}]"))
     assert (result.exit_code, "state_dir" in result.output) == (2, True)
+
+
+def test_up_says_when_the_given_redis_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_folder(tmp_path / "edge")
+    port = free_port("127.0.0.1")
+    monkeypatch.setenv("LORAGEN_REDIS_URL", f"redis://:hunter2@127.0.0.1:{port}/0")
+    text = f"{{server: {{port: {port}}}, edge_models: [{{name: a, model: {model}}}]}}"
+    result = run("up", "--config", write(tmp_path, text))
+    assert result.exit_code == 2
+    assert result.output == f"loragen: redis_url: nothing answers at 127.0.0.1:{port}\n"
