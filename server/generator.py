@@ -14,6 +14,7 @@ from loragen.errors import (
     LoragenError,
     Overloaded,
     PromptTooLong,
+    RequestTooLarge,
 )
 from loragen.wire import CompileReply, CompileRequest
 
@@ -90,8 +91,10 @@ def _refusal(response: httpx.Response) -> LoragenError:
         code, message = str(fields["code"]), str(fields["message"])
     except (ValueError, KeyError, TypeError):
         code, message = "", f"the generator answered {response.status_code}"
-    if code == PromptTooLong.code:
+    if code in (PromptTooLong.code, RequestTooLarge.code):
         return PromptTooLong(message)
+    if code == DeadlineExceeded.code:
+        return DeadlineExceeded(message)
     if code == Overloaded.code:
         return Overloaded(message, retry_after=1.0)
     if response.status_code in (502, 503, 504) or code == GeneratorUnavailable.code:

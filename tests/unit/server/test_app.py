@@ -1,0 +1,67 @@
+"""The gateway refuses to start half configured or open to the network."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from config.settings import ServerSettings, Settings
+from loragen.errors import ConfigError
+from server.__main__ import _refuse_open_network
+from server.app import create_app
+from tests.fakes.gateway import MASTER_SECRET, settings
+
+
+def changed(**fields: Any) -> Settings:
+    whole = settings(["http://127.0.0.1:1"]).model_copy(
+        update={"redis_url": Settings(redis_url="redis://127.0.0.1:1").redis_url}
+    )
+    return whole.model_copy(update=fields)
+
+
+def test_a_full_configuration_makes_an_application_without_touching_the_network() -> None:
+    assert create_app(changed()).title == "LoRA-Gen Server"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"edge_models": ()}, "edge_models"),
+        ({"redis_url": None}, "LORAGEN_REDIS_URL"),
+        ({"master_secret": None}, "LORAGEN_MASTER_SECRET"),
+    ],
+)
+def test_what_is_missing_is_named(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        create_app(changed(**fields))
+
+
+@pytest.mark.parametrize("secret", ["short", "ab" * 16, "zz" * 32])
+def test_a_weak_master_secret_is_refused_without_showing_it(secret: str) -> None:
+    weak = Settings(master_secret=secret).master_secret
+    with pytest.raises(ConfigError, match="master_secret") as caught:
+        create_app(changed(master_secret=weak))
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_the_open_tenant_may_listen_on_this_machine(host: str) -> None:
+    _refuse_open_network(changed(server=ServerSettings(host=host)))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "localhost.evil"])
+def test_the_open_tenant_may_not_listen_elsewhere(host: str) -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        _refuse_open_network(changed(server=ServerSettings(host=host)))
+
+
+def test_a_process_that_refuses_to_start_says_why_and_exits_with_2() -> None:
+    environment = {"LORAGEN_MASTER_SECRET": MASTER_SECRET, "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "server"], env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == "server: edge_models: configure at least one"
+    assert MASTER_SECRET not in done.stdout + done.stderr
