@@ -1,16 +1,27 @@
 """Lifeline: a process that vLLM starts dies with the one that started it.
 
 vLLM's engine waits on a socket when the API process is gone without a word (SIGKILL, out of
-memory, a signal during the start), holding its memory and cores. Linux sends a signal if asked.
+memory, a signal during the start), holding its memory and cores.
 """
 
-import ctypes
+import multiprocessing
+import os
 import signal
+import threading
+import time
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
+_POLL_SECONDS: Final = 0.05
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Kill this process when the parent that spawned it is gone, or is gone already."""
+    threading.Thread(target=_follow_parent, name="lifeline", daemon=True).start()
+
+
+def _follow_parent() -> None:
+    # multiprocessing knows the parent only after it has imported the main module, where we start.
+    while (parent := multiprocessing.parent_process()) is None:
+        time.sleep(_POLL_SECONDS)
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
