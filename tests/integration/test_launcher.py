@@ -85,7 +85,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for launcher in started:
         if not launcher.has_ended:
-            launcher.process.kill()
+            launcher.process.terminate()
             launcher.wait_end()
 
 
