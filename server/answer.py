@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["compiled", "prompt", "base"]
 
+_RECIPE_CODES: Final = frozenset({RecipeInvalid.code, RecipeMismatch.code})
 _CONTEXT_HINTS: Final = ("maximum context length", "max_model_len", "longer than the maximum")
 
 
@@ -150,7 +151,7 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 yield line[5:].strip(b" \r")
 
 
-def refusal(response: httpx.Response) -> LoragenError:
+def refusal(response: httpx.Response, *, has_recipe: bool = False) -> LoragenError:
     """Return a worker's refusal as one of our errors.
 
     The worker has checked values that the gateway passes on, so its 400 is the client's.
@@ -158,7 +159,7 @@ def refusal(response: httpx.Response) -> LoragenError:
     fields = _error_fields(response)
     message = str(fields.get("message") or f"the worker answered {response.status_code}")
     match response.status_code:
-        case 400 if fields.get("code") == RecipeInvalid.code:
+        case 400 | 409 if has_recipe and fields.get("code") in _RECIPE_CODES:
             # The client sent no recipe, so this is between us and the worker.
             return RecipeMismatch(message)
         case 400 | 422 if any(hint in message for hint in _CONTEXT_HINTS):
@@ -166,8 +167,6 @@ def refusal(response: httpx.Response) -> LoragenError:
         case 400 | 422:
             param = fields.get("param")
             return InvalidRequest(message, param=param if isinstance(param, str) else None)
-        case 409:
-            return RecipeMismatch(message)
         case 429:
             return Overloaded("the workers are busy", retry_after=1.0)
         case _:

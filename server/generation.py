@@ -107,7 +107,7 @@ async def _send(
             parts.dispatcher.send(model, planned.path, planned.body, recipe=planned.recipe)
         )
         if answer.status_code != 200:
-            raise refusal(answer)
+            raise refusal(answer, has_recipe=planned.recipe is not None)
         planned.provenance.count()
         if request.stream:
             events = relay(answer.aiter_bytes(), planned.provenance, watch)

@@ -244,6 +244,11 @@ def test_a_worker_that_talks_nonsense_is_a_503(gate: Gateway, raw: bytes, status
     assert error_of(gate.ask("hi"))[:2] == (status, "worker_unavailable")
 
 
+def test_a_conflict_at_a_worker_without_a_recipe_is_a_503(gate: Gateway) -> None:
+    gate.worker.fail_status = 409
+    assert error_of(gate.ask("hi"))[:2] == (503, "worker_unavailable")
+
+
 def test_a_worker_that_fails_on_a_request_serves_the_others(gate: Gateway) -> None:
     gate.worker.fail_status = 500
     assert error_of(gate.ask("hi"))[:2] == (503, "worker_unavailable")

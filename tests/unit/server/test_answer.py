@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from loragen.errors import LoragenError, WorkerUnavailable
+from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, WorkerUnavailable
 from server.answer import Provenance, Stopwatch, complete, refusal, relay
 from server.generation import with_keep_alive
 
@@ -157,12 +157,7 @@ def vllm(status: int, message: str, param: str | None = None) -> httpx.Response:
         (httpx.Response(400, content=b"<html>"), 400, "invalid_request"),
         (httpx.Response(400, json={"error": "text"}), 400, "invalid_request"),
         (httpx.Response(400, json=[1]), 400, "invalid_request"),
-        (httpx.Response(409, json={"error": {"code": "x"}}), 409, "pool_version_mismatch"),
-        (
-            httpx.Response(400, json={"error": {"message": "m", "code": "recipe_invalid"}}),
-            409,
-            "pool_version_mismatch",
-        ),
+        (vllm(409, "conflict"), 503, "worker_unavailable"),
     ],
 )
 def test_a_refusal_becomes_one_of_ours_with_a_word_as_code(
@@ -172,6 +167,13 @@ def test_a_refusal_becomes_one_of_ours_with_a_word_as_code(
     assert isinstance(error, LoragenError)
     assert (error.status, error.code) == (status, code)
     assert error.message
+
+
+@pytest.mark.parametrize("error", [RecipeInvalid("m"), RecipeMismatch("m")])
+def test_a_refused_recipe_is_between_us_and_the_worker(error: LoragenError) -> None:
+    response = httpx.Response(error.status, json=error.body())
+    assert isinstance(refusal(response, has_recipe=True), RecipeMismatch)
+    assert not isinstance(refusal(response), RecipeMismatch)
 
 
 def test_a_refusal_keeps_message_and_param_of_the_worker() -> None:
