@@ -1,16 +1,10 @@
 """A real worker, started by its command: what the gateway meets over HTTP, and how it ends."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +16,15 @@ import yaml
 from loragen.recipe import Level, Recipe
 from loragen.wire import WorkerInfo
 from tests.fakes.tiny import EXPERTS, LAYERS, LINEARS, TinyEdge
+from tests.integration.worker_process import (
+    MESSAGES,
+    START_SECONDS,
+    STOP_SECONDS,
+    Worker,
+    start_worker,
+)
 
 pytestmark = pytest.mark.vllm
-
-SECRET = "worker-secret"
-START_SECONDS = 180
-STOP_SECONDS = 30
-MESSAGES: Any = [{"role": "user", "content": "hello"}]
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One running worker in a session of its own, so that all its processes can be counted."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-    tiny: TinyEdge
-
-    @cached_property
-    def http(self) -> httpx.Client:
-        headers = {"authorization": f"Bearer {SECRET}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
-
-    @cached_property
-    def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=SECRET, max_retries=0)
-
-    def chat(self, recipe: Recipe | None = None, **options: Any) -> Any:
-        """Ask for a short greedy answer, with the recipe in the header."""
-        headers = {"x-lora-recipe": recipe.text} if recipe else {}
-        fields = {"model": "tiny", "max_tokens": 8, "temperature": 0, **options}
-        extra = {"ignore_eos": True, "return_token_ids": True, **fields.pop("extra_body", {})}
-        return self.openai.chat.completions.create(
-            messages=MESSAGES, extra_headers=headers, extra_body=extra, **fields
-        )
-
-    def tokens(self, recipe: Recipe | None = None, **options: Any) -> list[int]:
-        ids: list[int] = self.chat(recipe, **options).choices[0].token_ids
-        return ids
-
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()[-3_000:]
-            try:
-                if httpx.get(f"{self.url}/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise TimeoutError(self.log.read_text()[-3_000:])
-
-    def processes(self) -> list[int]:
-        """Return all live processes of the worker's session."""
-        alive = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            except OSError:  # it ended meanwhile
-                continue
-            if int(session) == self.process.pid and state != "Z":
-                alive.append(int(stat.parent.name))
-        return alive
-
-    def wait_gone(self) -> None:
-        deadline = time.monotonic() + STOP_SECONDS
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert self.processes() == []
-
-    def end(self) -> None:
-        """Kill whatever a failed test left."""
-        for process in self.processes():
-            os.kill(process, signal.SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +45,7 @@ def workers(
     ]
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump({"edge_models": models}))
-    started = [start(name, config, tiny) for name in ("tiny", "plain")]
+    started = [start_worker(name, config) for name in ("tiny", "plain")]
     try:
         for worker in started:
             worker.wait_ready()
@@ -134,21 +63,6 @@ def worker(workers: tuple[Worker, Worker]) -> Worker:
 @pytest.fixture(scope="module")
 def plain(workers: tuple[Worker, Worker]) -> Worker:
     return workers[1]
-
-
-def start(name: str, config: Path, tiny: TinyEdge) -> Worker:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "workers", "--edge-model", name]
-    command += ["--config", str(config), "--port", str(port)]
-    log = config.with_name(f"{name}.log")
-    environment = {**os.environ, "LORAGEN_WORKER_SECRET": SECRET}  # noqa: TID251
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    return Worker(process, f"http://127.0.0.1:{port}", log, tiny)
 
 
 def test_it_says_what_it_serves(worker: Worker, tiny: TinyEdge) -> None:
@@ -321,7 +235,7 @@ def test_a_killed_worker_leaves_no_process(plain: Worker) -> None:
 
 
 def test_a_worker_stopped_while_it_starts_leaves_no_process(plain: Worker, tiny: TinyEdge) -> None:
-    worker = start("tiny", plain.log.with_name("config.yaml"), tiny)
+    worker = start_worker("tiny", plain.log.with_name("config.yaml"))
     try:
         deadline = time.monotonic() + START_SECONDS
         while len(worker.processes()) < 3 and time.monotonic() < deadline:  # the engine's is third

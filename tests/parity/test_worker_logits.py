@@ -27,7 +27,7 @@ pytestmark = pytest.mark.vllm
 
 TOKENS = 16
 MAX_ERROR = 1e-4
-MAX_ERROR_BF16 = 0.15  # of log-probabilities around -5, after three layers in 8-bit mantissas
+MAX_ERROR_BF16 = 0.1  # mean over the vocabulary; measured 0.015 to 0.05, the base model included
 
 Scores = np.ndarray[Any, np.dtype[np.float32]]
 
