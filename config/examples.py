@@ -17,7 +17,8 @@ task = httpx.post(url + "/tasks", json={{"model": {model!r}, "system_prompt": sy
 reply = openai.OpenAI(base_url=url, api_key="none").chat.completions.create(
     model={model!r}, messages=[{{"role": "user", "content": question}}],
     temperature=0, extra_body={{"task_id": task["id"]}})
-print(reply.choices[0].message.content, reply.usage)"""  # noqa: E501 - shown as it is
+print(reply.choices[0].message.content)
+print(reply.usage.loragen)"""  # noqa: E501 - shown as it is
 
 
 class Example(BaseModel):
@@ -90,4 +91,10 @@ def _program(example: Example, url: str, model: str) -> list[str]:
     text = _PROGRAM.format(
         url=url + "/v1", prompt=example.system_prompt, question=example.question, model=model
     )
-    return [f"{shlex.quote(sys.executable)} - <<'END'", *text.splitlines(), "END"]
+    return [f"{shlex.quote(_python())} - <<'END'", *text.splitlines(), "END"]
+
+
+def _python() -> str:
+    here = Path.cwd()
+    python = Path(sys.executable)
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
