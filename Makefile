@@ -1,6 +1,8 @@
 # Every command a person needs. Each sets up the locked environment in .venv by itself.
 PYTHON ?= python3
 BIN := .venv/bin
+# Without byte code every start compiles vLLM's and Ray's sources again: many seconds each.
+export PYTHONDONTWRITEBYTECODE :=
 TESTS := tests/unit tests/contract tests/parity tests/integration tests/e2e
 
 .DEFAULT_GOAL := help

@@ -48,6 +48,8 @@ class _Planner:
             LORAGEN_GENERATOR__URL=generator_url(settings),
             TMPDIR=str(temp),
             PYTHONUNBUFFERED="1",
+            # Without byte code every start compiles vLLM's and Ray's sources again: 8 s and more.
+            PYTHONDONTWRITEBYTECODE="",
         )
 
     def plan(self) -> Stack:

@@ -29,7 +29,9 @@ class JsonFormatter(logging.Formatter):
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
-        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        # A leading underscore marks what libraries attach to records for themselves, as Ray does.
+        extra = {k: v for k, v in vars(record).items() if k not in _STANDARD and k[0] != "_"}
+        line.update(extra)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -9,7 +9,11 @@ import pytest
 from config.settings import CONFIG_VARIABLE
 from tests.fakes.valkey import Valkey
 
-pytest.register_assert_rewrite("tests.contract.worker_contract", "tests.contract.store_contract")
+pytest.register_assert_rewrite(
+    "tests.contract.generator_contract",
+    "tests.contract.store_contract",
+    "tests.contract.worker_contract",
+)
 
 _namespaces = count()
 
