@@ -1,0 +1,76 @@
+"""A resolver over fakes, with a clock of its own."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client import REGISTRY
+
+from loragen.keys import TenantKeys
+from loragen.task import Task
+from server.generator import Generator
+from server.memory import MemoryTier, Resolved
+from server.resolve import Resolver, Tiers
+from tests.contract.store_contract import TENANT, task_of
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.stub_generator import StubGenerator
+
+TTL = 2.0
+
+
+@dataclass
+class Bench:
+    """A resolver over fakes, with a clock of its own."""
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    generator: StubGenerator = field(default_factory=StubGenerator)
+    has_generator: bool = True
+    timeout: float = 5.0
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.task = task_of(0)
+        generators: dict[str, Generator] = {"demo": self.generator} if self.has_generator else {}
+        memory = MemoryTier(entries=100, ttl_seconds=TTL, clock=lambda: self.now)
+        self.resolver = Resolver(
+            Tiers(memory, self.store, generators),
+            lambda tenant: TenantKeys(bytes(32), tenant),
+            timeout_seconds=self.timeout,
+        )
+
+    async def register(self, **fields: object) -> Task:
+        """Write the task to the store, not compiled yet."""
+        self.task = task_of(0, **fields)
+        await self.store.create(self.task)
+        return self.task
+
+    async def resolve(self) -> Resolved:
+        return await self.resolver.resolve(TENANT, self.task.id)
+
+    async def stored(self) -> Task:
+        task = await self.store.get(TENANT, self.task.id)
+        assert task is not None
+        return task
+
+    async def settle(self) -> None:
+        """Wait for the compiles in the background."""
+        running = list(self.resolver._running.values())
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def age(self) -> None:
+        """Let every entry in memory go stale."""
+        self.now += TTL
+
+    @property
+    def compiles(self) -> int:
+        return self.generator.calls.total()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"loragen_{name}", labels) or 0.0
