@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from loragen.errors import PromptTooLong
 from loragen.recipe import GateDtype, Level, Recipe
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
-
-CONTEXT_HINT = "maximum context length"
+from server.answer import refusal
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,12 @@ class WorkerContract:
         reply = worker.post("/v1/chat/completions", worker.chat(model="nobody"))
         assert reply.status_code == 404
 
-    def test_too_long_a_request_is_a_400_that_says_so(self, worker: WorkerUnderTest) -> None:
-        reply = worker.post("/v1/chat/completions", worker.chat(max_tokens=10**6))
-        assert reply.status_code == 400
-        assert CONTEXT_HINT in error_of(reply)["message"]
+    @pytest.mark.parametrize("excess", [{"max_tokens": 10**6}, {"text": "word " * 2_000}])
+    def test_what_exceeds_the_context_is_understood_as_that(
+        self, worker: WorkerUnderTest, excess: dict[str, Any]
+    ) -> None:
+        reply = worker.post("/v1/chat/completions", worker.chat(**excess))
+        assert isinstance(refusal(reply), PromptTooLong), reply.text
 
     def test_a_bad_sampling_value_is_a_400(self, worker: WorkerUnderTest) -> None:
         reply = worker.post("/v1/chat/completions", worker.chat(temperature=-1))
