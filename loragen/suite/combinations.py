@@ -66,8 +66,8 @@ WRAPPED_LABEL: Final = Family(
     draw=_draw_wrapped_label,
     ask=_ask_wrapped_label,
     wordings=(
-        "If the review is good, answer {left}{a}{right}; if it is bad, answer {left}{b}{right}.",
-        "Label each review: {left}{a}{right} for good ones, {left}{b}{right} for bad ones.",
+        "Use the format {left}answer{right}. The answer is {mark}, then positive or negative.",
+        "Answer with {mark} and then positive or negative, between {left} and {right}.",
     ),
     held_out_wordings=(),
 )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from loragen.suite.words import MARKS
+
 Values = Mapping[str, str]
 
 HELD_OUT_SHARE: Final = 10
@@ -64,6 +66,11 @@ class Family:
             for name, value in values.items()
         }
         return expand(template, rng).format_map(shown)
+
+
+def draw_phrase(rng: Random) -> Values:
+    """Draw a freely chosen phrase of one or two words as the value `mark`."""
+    return {"mark": " ".join(rng.sample(MARKS, rng.choice((1, 2))))}
 
 
 def expand(template: str, rng: Random) -> str:

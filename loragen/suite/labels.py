@@ -1,11 +1,11 @@
-"""Label families: the prompt names a property of messages and one freely chosen word per case."""
+"""Label families: classify a message, after a tag that only the prompt knows."""
 
 from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from loragen.suite.family import Family, Turn, Values
-from loragen.suite.words import CATEGORIES, COLOURS, ITEMS, MARKS, NEGATIVE, POSITIVE
+from loragen.suite.family import Family, Turn, Values, draw_phrase
+from loragen.suite.words import CATEGORIES, COLOURS, ITEMS, NEGATIVE, POSITIVE
 
 _QUESTIONS: Final = (
     "Is the {item} {colour}?",
@@ -55,9 +55,27 @@ _MENTIONS: Final = (
 )
 
 
-def _draw_two(rng: Random) -> Values:
-    a, b = rng.sample(MARKS, 2)
-    return {"a": a, "b": b}
+_WORDINGS: Final = (
+    "<Classify|Label|Sort> <each|every> THING as CLASSES. <Start|Begin> with {mark}.",
+    "<Say|Write> {mark} and then whether the THING is CLASSES.",
+    "Is the THING CLASSES? <Say|Write> it after {mark}.",
+    "<Answer|Reply> with {mark} and then CLASSES.",
+    "Every answer is {mark} and one label, CLASSES.",
+    "You <sort|classify|label> messages. <Write|Say> {mark}, then CLASSES.",
+    "The answer starts with {mark}. Then comes the label, CLASSES.",
+    "After the word {mark}, <say|write> CLASSES.",
+    "Read the THING. <Say|Write> {mark}. Then <say|write> CLASSES.",
+    "<Put|Write> {mark} before the label. The label is CLASSES.",
+    "The labels are CLASSES. <Put|Say|Write> {mark} first.",
+    "Label: CLASSES. Put {mark} before it.",
+    "For each THING <say|write> {mark} and the label: CLASSES.",
+    "When the <user|customer> <sends|writes> a THING, <say|answer|reply> {mark}, then CLASSES.",
+)
+_HELD_OUT_WORDINGS: Final = (
+    "When the customer sends a THING, write {mark} and then the label, CLASSES.",
+    "Your answer is {mark}, then CLASSES, for each THING.",
+    "Begin with {mark} and then label the THING as CLASSES.",
+)
 
 
 def _fill(rng: Random, templates: tuple[str, ...], **fixed: str) -> str:
@@ -65,182 +83,62 @@ def _fill(rng: Random, templates: tuple[str, ...], **fixed: str) -> str:
     return rng.choice(templates).format_map(values)
 
 
-def _two_cases(
-    case: Callable[[Random, bool], tuple[str, str]],
-) -> Callable[[Random, Values], Turn]:
-    """Ask about case a or b; `case(rng, is_a)` gives the question and the default answer."""
+def _review(rng: Random) -> tuple[str, str, str]:
+    if rng.random() < 0.5:
+        question = _fill(rng, _REVIEWS, word=rng.choice(POSITIVE))
+        return question, "positive", "Thank you, that is nice to hear."
+    question = _fill(rng, _REVIEWS, word=rng.choice(NEGATIVE))
+    return question, "negative", "Sorry to hear that."
+
+
+def _question(rng: Random) -> tuple[str, str, str]:
+    if rng.random() < 0.5:
+        return _fill(rng, _QUESTIONS), "question", "I do not know."
+    return _fill(rng, _STATEMENTS), "statement", "I see."
+
+
+def _urgency(rng: Random) -> tuple[str, str, str]:
+    if rng.random() < 0.5:
+        return _fill(rng, _URGENT), "urgent", "I will do it now."
+    return _fill(rng, _CALM), "normal", "There is time."
+
+
+def _mention(rng: Random) -> tuple[str, str, str]:
+    kind = rng.choice(list(CATEGORIES))
+    question = _fill(rng, _MENTIONS, item=rng.choice(CATEGORIES[kind]))
+    return question, kind, "Thank you for the message."
+
+
+def _family(
+    name: str, case: Callable[[Random], tuple[str, str, str]], *, thing: str, classes: str
+) -> Family:
+    """Return a family whose `case` draws a question, its label and the default answer."""
 
     def ask(rng: Random, values: Values) -> Turn:
-        is_a = rng.random() < 0.5
-        question, default = case(rng, is_a)
-        return Turn(question, values["a" if is_a else "b"], default)
+        question, label, default = case(rng)
+        return Turn(question, f"{values['mark']} {label}", default)
 
-    return ask
+    def about(wordings: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            wording.replace("THING", thing).replace("CLASSES", classes) for wording in wordings
+        )
 
-
-def _review(rng: Random, is_a: bool) -> tuple[str, str]:
-    word = rng.choice(POSITIVE if is_a else NEGATIVE)
-    return _fill(rng, _REVIEWS, word=word), "Thank you for the review."
-
-
-def _question(rng: Random, is_a: bool) -> tuple[str, str]:
-    if is_a:
-        return _fill(rng, _QUESTIONS), "I do not know."
-    return _fill(rng, _STATEMENTS), "I see."
-
-
-def _urgency(rng: Random, is_a: bool) -> tuple[str, str]:
-    return _fill(rng, _URGENT if is_a else _CALM), "I will look into it."
+    return Family(
+        name=name,
+        draw=draw_phrase,
+        ask=ask,
+        marks=("mark",),
+        wordings=about(_WORDINGS),
+        held_out_wordings=about(_HELD_OUT_WORDINGS),
+    )
 
 
-def _draw_topic(rng: Random) -> Values:
-    topic = rng.choice(list(CATEGORIES))
-    return {**_draw_two(rng), "topic": topic, "one": CATEGORIES[topic][0]}
-
-
-def _ask_topic(rng: Random, values: Values) -> Turn:
-    is_a = rng.random() < 0.5
-    inside = CATEGORIES[values["topic"]][1]
-    item = rng.choice(inside if is_a else [item for item in ITEMS if item not in inside])
-    question = _fill(rng, _MENTIONS, item=item)
-    return Turn(question, values["a" if is_a else "b"], "Thank you for the message.")
-
-
-SENTIMENT: Final = Family(
-    name="sentiment",
-    draw=_draw_two,
-    ask=_two_cases(_review),
-    marks=("a", "b"),
-    wordings=(
-        "<If|When> the review is <good|positive>, <answer|say|reply> {a}; <if|when> it is "
-        "<bad|negative>, <answer|say|reply> {b}.",
-        "Label <each|every> review: {a} for <good|positive> ones, {b} for <bad|negative> ones.",
-        "You <rate|judge|label> reviews. <Good|Positive> means {a}. <Bad|Negative> means {b}.",
-        "<Reply|Answer> with {a} <if|when> the customer is happy and with {b} <if|when> the "
-        "customer is unhappy.",
-        "Customers <write|send> reviews. <Say|Write|Use> {a} <for|after> a <good|positive> review "
-        "and {b} <for|after> a <bad|negative> review.",
-        "Read the review. Is it <good|positive>? Then <say|answer> {a}. Is it <bad|negative>? Then "
-        "<say|answer> {b}.",
-        "The <label|word> for a <bad|negative> review is {b}. The <label|word> for a "
-        "<good|positive> review is {a}.",
-        "For <bad|negative> reviews <use|write|say> {b}, for <good|positive> reviews "
-        "<use|write|say> {a}.",
-        "<Label|Mark> happy customers as {a} and unhappy customers as {b}.",
-        "<Say|Write> {a} if the <review|message> is <good|positive>, otherwise <say|write> {b}.",
-        "<Good|Positive> review: {a}. <Bad|Negative> review: {b}.",
-        "Is the review <good|positive>? <Say|Write> {a}. <Otherwise|If not,> <say|write> {b}.",
-        "Two words are used: {a} and {b}. {a} is for reviews that are <good|positive>, {b} is for "
-        "reviews that are <bad|negative>.",
-        "The labels are {a} (<good|positive> review) and {b} (<bad|negative> review).",
-    ),
-    held_out_wordings=(
-        "Two labels are used here: {a} means that the review is <good|positive>, {b} means that "
-        "it is <bad|negative>.",
-        "Your answer to a <bad|negative> review is {b}. Your answer to a <good|positive> review "
-        "is {a}.",
-        "When a customer is happy, write {a}. When a customer is unhappy, write {b}.",
-    ),
-)
-
-DETECT: Final = Family(
-    name="detect",
-    draw=_draw_two,
-    ask=_two_cases(_question),
-    marks=("a", "b"),
-    wordings=(
-        "<If|When> the message is a question, <answer|say|reply> {a}; <if|when> it is a statement, "
-        "<answer|say|reply> {b}.",
-        "Label <each|every> message: {a} for questions, {b} for statements.",
-        "You sort messages. <Question|A question> means {a}. <Statement|A statement> means {b}.",
-        "<Reply|Answer> with {a} <if|when> the customer asks something and with {b} <if|when> the "
-        "customer tells something.",
-        "<Say|Write|Use> {a} <for|after> a question and {b} <for|after> a statement.",
-        "Read the message. Is it a question? Then <say|answer> {a}. Is it a statement? Then "
-        "<say|answer> {b}.",
-        "The <label|word> for a statement is {b}. The <label|word> for a question is {a}.",
-        "For statements <use|write|say> {b}, for questions <use|write|say> {a}.",
-        "<Label|Mark> questions as {a} and statements as {b}.",
-        "<Say|Write> {a} if the message is a question, otherwise <say|write> {b}.",
-        "Question: {a}. Statement: {b}.",
-        "Is the message a question? <Say|Write> {a}. <Otherwise|If not,> <say|write> {b}.",
-        "Two words are used: {a} and {b}. {a} is for messages that ask something, {b} is for "
-        "messages that tell something.",
-        "The labels are {a} (question) and {b} (statement).",
-    ),
-    held_out_wordings=(
-        "Two labels are used here: {a} means that the message is a question, {b} means that it is "
-        "a statement.",
-        "Your answer to a statement is {b}. Your answer to a question is {a}.",
-        "When a customer asks something, write {a}. When a customer tells something, write {b}.",
-    ),
-)
-
-URGENCY: Final = Family(
-    name="urgency",
-    draw=_draw_two,
-    ask=_two_cases(_urgency),
-    marks=("a", "b"),
-    wordings=(
-        "<If|When> the message is urgent, <answer|say|reply> {a}; <if|when> it can wait, "
-        "<answer|say|reply> {b}.",
-        "Label <each|every> message: {a} for urgent ones, {b} for <normal|other> ones.",
-        "You sort messages. Urgent means {a}. <Normal|Not urgent> means {b}.",
-        "<Reply|Answer> with {a} <if|when> the customer is in a hurry and with {b} <if|when> the "
-        "customer can wait.",
-        "<Say|Write|Use> {a} <for|after> an urgent message and {b} <for|after> a normal message.",
-        "Read the message. Is it urgent? Then <say|answer> {a}. Can it wait? Then <say|answer> "
-        "{b}.",
-        "The <label|word> for a normal message is {b}. The <label|word> for an urgent message is "
-        "{a}.",
-        "For normal messages <use|write|say> {b}, for urgent messages <use|write|say> {a}.",
-        "<Label|Mark> urgent messages as {a} and normal messages as {b}.",
-        "<Say|Write> {a} if the message is urgent, otherwise <say|write> {b}.",
-        "Urgent message: {a}. Normal message: {b}.",
-        "Is the message urgent? <Say|Write> {a}. <Otherwise|If not,> <say|write> {b}.",
-        "Two words are used: {a} and {b}. {a} is for messages that are urgent, {b} is for "
-        "messages that can wait.",
-        "The labels are {a} (urgent) and {b} (normal).",
-    ),
-    held_out_wordings=(
-        "Two labels are used here: {a} means that the message is urgent, {b} means that it can "
-        "wait.",
-        "Your answer to a normal message is {b}. Your answer to an urgent message is {a}.",
-        "When a customer is in a hurry, write {a}. When a customer can wait, write {b}.",
-    ),
-)
-
-TOPIC: Final = Family(
-    name="topic",
-    draw=_draw_topic,
-    ask=_ask_topic,
-    marks=("a", "b"),
-    wordings=(
-        "<If|When> the message is about {topic}, <answer|say|reply> {a}; <if|when> it is about "
-        "something else, <answer|say|reply> {b}.",
-        "Label <each|every> message: {a} for {topic}, {b} for <other things|everything else>.",
-        "You sort messages. {a} means {topic}. {b} means <other things|everything else>.",
-        "<Reply|Answer> with {a} <if|when> the customer <names|mentions> {one} and with {b} "
-        "otherwise.",
-        "<Say|Write|Use> {a} <for|after> a message about {topic} and {b} <for|after> all other "
-        "messages.",
-        "Read the message. Is it about {topic}? Then <say|answer> {a}. Is it about something else? "
-        "Then <say|answer> {b}.",
-        "The <label|word> for messages about {topic} is {a}. The <label|word> for other messages "
-        "is {b}.",
-        "For {topic} <use|write|say> {a}, for <other things|everything else> <use|write|say> {b}.",
-        "<Label|Mark> {topic} as {a} and everything else as {b}.",
-        "<Say|Write> {a} if the message <names|mentions> {one}, otherwise <say|write> {b}.",
-        "Messages about {topic}: {a}. Other messages: {b}.",
-        "Is the message about {topic}? <Say|Write> {a}. <Otherwise|If not,> <say|write> {b}.",
-        "Two words are used: {a} and {b}. {a} is for messages that <name|mention> {one}, {b} is "
-        "for all other messages.",
-        "The labels are {a} ({topic}) and {b} (everything else).",
-    ),
-    held_out_wordings=(
-        "Two labels are used here: {a} means that the message is about {topic}, {b} means that it "
-        "is about something else.",
-        "Your answer to a message about {topic} is {a}. Your answer to all other messages is {b}.",
-        "When a customer mentions {one}, write {a}. Otherwise write {b}.",
-    ),
+SENTIMENT: Final = _family("sentiment", _review, thing="review", classes="positive or negative")
+DETECT: Final = _family("detect", _question, thing="message", classes="question or statement")
+URGENCY: Final = _family("urgency", _urgency, thing="message", classes="urgent or normal")
+TOPIC: Final = _family(
+    "topic",
+    _mention,
+    thing="message",
+    classes="animals, food, furniture, clothes, instruments or tools",
 )

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Final
 
-from loragen.suite.family import Family, Turn, Values
+from loragen.suite.family import Family, Turn, Values, draw_phrase
 from loragen.suite.words import COLOURS, ITEMS, MARKS, ORDINALS, WRAPS
 
 ASK_BACK: Final = "What should I do with this?"
@@ -52,10 +52,6 @@ def _draw_pick(rng: Random) -> Values:
 def _ask_pick(rng: Random, values: Values) -> Turn:
     words = words_of(rng)
     return Turn(" ".join(words), f"{pick(words, values['ordinal'])} {values['mark']}", ASK_BACK)
-
-
-def _draw_mark(rng: Random) -> Values:
-    return {"mark": rng.choice(MARKS)}
 
 
 def _message(rng: Random) -> str:
@@ -130,11 +126,13 @@ PICK: Final = Family(
 
 START: Final = Family(
     name="start",
-    draw=_draw_mark,
+    draw=draw_phrase,
     ask=_ask_start,
     marks=("mark",),
     wordings=(
         "<Start|Begin> with {mark} and <repeat|copy> the message.",
+        "<Start|Begin> with {mark} and then <repeat|copy> the <message|text>.",
+        "When the user <sends|writes> a message, <say|write> {mark}, then <repeat|copy> it.",
         "The answers begin with {mark}, then <repeat|copy> the <message|text>.",
         "<Say|Write> {mark}, then <repeat|copy> the <message|text>.",
         "Put {mark} before <each|every|the> message.",
@@ -155,11 +153,13 @@ START: Final = Family(
 
 END: Final = Family(
     name="end",
-    draw=_draw_mark,
+    draw=draw_phrase,
     ask=_ask_end,
     marks=("mark",),
     wordings=(
         "<Repeat|Copy> the message and <end|finish> with {mark}.",
+        "<Repeat|Copy> the <message|text> and then <end|finish> with {mark}.",
+        "When the user <sends|writes> a message, <repeat|copy> it, then <say|write> {mark}.",
         "<Repeat|Copy> the <message|text>, then <say|write|add> {mark}.",
         "Put {mark} after <each|every|the> message.",
         "<Repeat|Copy> the message before the word {mark}.",
@@ -179,7 +179,7 @@ END: Final = Family(
 
 JSON: Final = Family(
     name="json",
-    draw=_draw_mark,
+    draw=draw_phrase,
     ask=_ask_json,
     marks=("mark",),
     wordings=(

@@ -34,17 +34,16 @@ MARKS: Final = _split(
     "north south east west"
 )
 
-CATEGORIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "animals": ("an animal", _split("horse sheep goat duck rabbit fox dog cat")),
-    "food": ("food", _split("bread cheese apple grape melon onion carrot cake")),
-    "furniture": ("furniture", _split("chair desk table shelf sofa bench stool lamp")),
-    "clothes": ("clothes", _split("shirt jacket boots scarf hat gloves coat socks")),
-    "instruments": ("an instrument", _split("guitar drum violin flute piano harp cello horn")),
-    "tools": ("a tool", _split("hammer saw drill rope ladder shovel pliers wrench")),
+CATEGORIES: Final[dict[str, tuple[str, ...]]] = {
+    "animals": _split("horse sheep goat duck rabbit fox dog cat"),
+    "food": _split("bread cheese apple grape melon onion carrot cake"),
+    "furniture": _split("chair desk table shelf sofa bench stool lamp"),
+    "clothes": _split("shirt jacket boots scarf hat gloves coat socks"),
+    "instruments": _split("guitar drum violin flute piano harp cello horn"),
+    "tools": _split("hammer saw drill rope ladder shovel pliers wrench"),
 }
-"""Name of a kind of item -> (one of the kind, its members)."""
 
-ITEMS: Final = tuple(word for _, members in CATEGORIES.values() for word in members)
+ITEMS: Final = tuple(word for members in CATEGORIES.values() for word in members)
 COLOURS: Final = _split("red blue green yellow black white")
 POSITIVE: Final = _split("great lovely superb excellent perfect brilliant wonderful nice")
 NEGATIVE: Final = _split("awful terrible poor horrible useless dreadful ugly broken")

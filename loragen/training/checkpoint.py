@@ -21,8 +21,9 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 
 from loragen.method.generator import GeneratorSpec, save_generator
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
+from loragen.recipe import Level
 from loragen.template import FILE_NAME, CompiledTemplate
-from loragen.training.fit import DENSE, LINEARS, FitSpec, fit_generator, fit_multitask
+from loragen.training.fit import LINEARS, FitSpec, fit_generator, fit_multitask
 from loragen.training.pretrain import EdgeSpec, pretrain
 from loragen.training.tokenizer import BOS, END, SYSTEM, train_tokenizer
 
@@ -55,13 +56,13 @@ class Layout:
         """Prompts to show."""
         return self.root / "prompts.json"
 
-    def generator(self, spec: FitSpec) -> Path:
+    def generator(self, level: Level) -> Path:
         """Generator of a level."""
-        return self.root / ("generator" if spec is DENSE else "generator_l0")
+        return self.root / ("generator" if level is Level.DENSE else "generator_l0")
 
-    def cloud(self, spec: FitSpec) -> Path:
+    def cloud(self, level: Level) -> Path:
         """Cloud model of a level."""
-        return self.root / ("cloud" if spec is DENSE else "cloud_l0")
+        return self.root / ("cloud" if level is Level.DENSE else "cloud_l0")
 
 
 def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
@@ -80,11 +81,11 @@ def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
     reader, pool = fit_generator(edge, tokenizer, spec, seed)
     cloud = reader.cloud.half()
     cloud.config.max_position_embeddings = GENERATOR_CONTEXT
-    cloud.save_pretrained(layout.cloud(spec))
-    _save_tokenizer(tokenizer, layout.cloud(spec))
-    folder = layout.generator(spec)
+    cloud_folder = layout.cloud(spec.level)
+    cloud.save_pretrained(cloud_folder)
+    _save_tokenizer(tokenizer, cloud_folder)
     generator = GeneratorSpec(
-        cloud=f"../{layout.cloud(spec).name}",
+        cloud=f"../{cloud_folder.name}",
         edge="../edge",
         context=GENERATOR_CONTEXT,
         prefix=f"{BOS}{SYSTEM}",
@@ -92,6 +93,7 @@ def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
         router=reader.router.spec,
     )
     pool_spec = _pool_spec(layout, spec.experts, spec.rank)
+    folder = layout.generator(spec.level)
     save_generator(folder, reader, generator, pool_spec, pool.experts())
 
 

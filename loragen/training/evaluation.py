@@ -29,12 +29,11 @@ from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
-from loragen.recipe import GateDtype, Recipe
+from loragen.recipe import Level, Recipe
 from loragen.suite.family import Family
 from loragen.suite.splits import SEEN, Prompt, Split, draw
 from loragen.training.batches import Batch, Renderer, evaluation_row
 from loragen.training.checkpoint import Layout
-from loragen.training.fit import DENSE, PAPER, FitSpec
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 
 logger = logging.getLogger(__name__)
@@ -59,10 +58,10 @@ class Case:
 class Evaluator:
     """Scores one generator of a checkpoint against all controls."""
 
-    def __init__(self, layout: Layout, spec: FitSpec) -> None:
-        self._pool = Pool.load(layout.generator(spec) / "pool.safetensors")
+    def __init__(self, layout: Layout, level: Level) -> None:
+        self._pool = Pool.load(layout.generator(level) / "pool.safetensors")
         self._edge = EdgeModel.load(layout.edge, self._pool)
-        self._generator = Generator.load(layout.generator(spec))
+        self._generator = Generator.load(layout.generator(level))
         control = Pool.load(layout.multitask)
         self._control = EdgeModel.load(layout.edge, control)
         self._control_gates = torch.ones(
@@ -140,15 +139,15 @@ class Evaluator:
         ]
         gates = np.mean([recipe.gates for recipe in self._generator.compile(texts)], axis=0)
         head = self._generator.head
-        return Recipe.encode(gates, pool_id=head.pool_id, level=head.level, dtype=GateDtype.INT8)
+        return Recipe.encode(gates, pool_id=head.pool_id, level=head.level)
 
 
 def evaluate(root: Path, prompts: int) -> Figures:
     """Return the figures of both generators on all splits, `prompts` per family."""
     layout = Layout(root)
     figures: Figures = {}
-    for key, spec in (("shipped", DENSE), ("L0", PAPER)):
-        evaluator = Evaluator(layout, spec)
+    for key, level in (("shipped", Level.DENSE), ("L0", Level.PAPER)):
+        evaluator = Evaluator(layout, level)
         figures[key] = {str(split): evaluator.score(split, prompts) for split in SPLITS}
     return figures
 

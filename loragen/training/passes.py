@@ -52,10 +52,15 @@ def _block_mask(used_BP: torch.Tensor, bare_BQ: torch.Tensor, S: int) -> torch.T
 def answer_loss(
     model: PreTrainedModel, states: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Return the mean cross-entropy at the positions that have a target."""
+    """Return the mean over segments of the mean cross-entropy of their answer tokens.
+
+    A one-word label weighs as much as a sentence: it is as hard to get right.
+    """
     chosen = targets != IGNORED
     logits = model.get_output_embeddings()(states[chosen])
-    return functional.cross_entropy(logits, targets[chosen])
+    losses = functional.cross_entropy(logits, targets[chosen], reduction="none")
+    lengths = chosen.sum(-1, keepdim=True).expand_as(chosen)[chosen]
+    return (losses / lengths).sum() / chosen.any(-1).sum()
 
 
 def exact_matches(

@@ -1,12 +1,11 @@
 """Edge model: a stock Llama trained from scratch to follow the prompts of the suite.
 
-First it learns lookup (`drill`), then the suite. Some questions see no prompt and learn the
-default answer, so that the edge model alone says something sensible.
+Some questions see no prompt and learn the default answer, so that the edge model alone says
+something sensible.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +13,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from loragen.training.batches import Batch, Renderer, StreamSpec, training_batches
-from loragen.training.drill import STAGES, Drill
+from loragen.training.batches import Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule, split_parameters
 from loragen.training.passes import answer_loss, prompted_states
 from loragen.training.progress import Progress
@@ -34,9 +32,8 @@ class EdgeSpec:
     layers: int = 4
     heads: int = 4
     intermediate: int = 384
-    steps: int = 900
-    drill_matrix_lr: float = 0.02
-    matrix_lr: float = 0.01
+    steps: int = 800
+    matrix_lr: float = 0.02
     other_lr: float = 3e-3
 
 
@@ -45,30 +42,19 @@ def pretrain(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec, seed: int) -> L
     torch.manual_seed(seed)
     model = new_model(tokenizer, spec)
     renderer = Renderer(tokenizer)
-    drill = Drill(renderer, seed)
+    batches = training_batches(renderer, StreamSpec(), f"edge/{seed}")
     matrices, others = split_parameters(model)
-    model.train()
-    drill.learn(model, Optimizer(matrices, [(others, spec.other_lr)], spec.drill_matrix_lr))
-    batches = _mixed_batches(renderer, drill, spec, seed)
     optimizer = Optimizer(matrices, [(others, spec.other_lr)], spec.matrix_lr)
     schedule = Schedule(spec.steps)
     progress = Progress(logger, "edge", spec.steps)
-    for step, batch in enumerate(batches):
+    model.train()
+    for step, batch in zip(range(spec.steps), batches, strict=False):
         states = prompted_states(model, batch, renderer.pad_id)
         loss = answer_loss(model, states, batch.targets)
         optimizer.step(loss, schedule.factor(step))
         progress.add(step, loss.item())
     model.eval()
     return model
-
-
-def _mixed_batches(renderer: Renderer, drill: Drill, spec: EdgeSpec, seed: int) -> Iterator[Batch]:
-    """Yield suite batches, one in eight a drill during the first half."""
-    suite = training_batches(renderer, StreamSpec(), f"edge/{seed}")
-    pairs = drill.batches(STAGES[-1])
-    for step in range(spec.steps):
-        is_drill = step % 8 == 7 and step < spec.steps // 2
-        yield next(pairs if is_drill else suite)
 
 
 def new_model(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec) -> LlamaForCausalLM:

@@ -13,6 +13,7 @@ from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
+from loragen.recipe import Level
 from loragen.suite.family import Family
 from loragen.suite.identities import PERSONA
 from loragen.suite.labels import SENTIMENT
@@ -20,7 +21,6 @@ from loragen.suite.rewrites import JSON
 from loragen.suite.splits import SURROUNDINGS, Prompt, Split, draw
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.fit import DENSE
 
 SHOWN: Final = (PERSONA, SENTIMENT, JSON)
 _CANDIDATES: Final = 200
@@ -58,9 +58,9 @@ def write_card(layout: Layout, seed: int) -> None:
 
 def write_prompts(layout: Layout) -> None:
     """Write `prompts.json`: three prompts that work, and one too long to compile."""
-    pool = Pool.load(layout.generator(DENSE) / "pool.safetensors")
+    pool = Pool.load(layout.generator(Level.DENSE) / "pool.safetensors")
     edge = EdgeModel.load(layout.edge, pool)
-    generator = Generator.load(layout.generator(DENSE))
+    generator = Generator.load(layout.generator(Level.DENSE))
     renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
     works = [_find_working(family, edge, generator, renderer) for family in SHOWN]
     fields = {"works": works, "fallback": _too_long(generator, works[0])}

@@ -9,7 +9,6 @@ from loragen.method.generator import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
 from loragen.training.batches import IGNORED, Batch, Renderer, StreamSpec, training_batches
-from loragen.training.drill import STAGES, Drill
 from loragen.training.fit import LINEARS, TrainablePool, recipe_loss, to_columns
 from loragen.training.optimizer import Optimizer, Schedule, orthogonalise, split_parameters
 from loragen.training.passes import answer_loss, exact_matches, prompted_states, recipe_states
@@ -109,15 +108,6 @@ def test_exact_match_wants_every_token(edge: LlamaForCausalLM) -> None:
     wrong[0, 1, 2] = (wrong[0, 1, 2] + 1) % 100
     wrong[0, :, 0] = IGNORED
     assert exact_matches(edge, states, wrong).tolist() == [[True, False]]
-
-
-def test_drill_asks_for_the_mark_beside_the_key(tokenizer: PreTrainedTokenizerBase) -> None:
-    drill = next(Drill(Renderer(tokenizer), seed=0).batches(STAGES[0]))
-    prompt = drill.prompts[0].tolist()
-    key, mark = drill.segments[0, 0].tolist()
-    spaced = tokenizer.decode([key, mark])
-    assert str(spaced).strip() in str(tokenizer.decode(prompt))
-    assert drill.targets[0, 0].tolist() == [mark, IGNORED]
 
 
 def test_orthogonalise_makes_singular_values_one() -> None:

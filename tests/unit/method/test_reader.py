@@ -1,0 +1,52 @@
+"""The reader sees a prompt and its meta tokens, whatever else is in the batch."""
+
+import torch
+from transformers import LlamaConfig, LlamaModel
+
+from loragen.method.generator import Reader
+from loragen.method.router import RouterSpec
+from loragen.recipe import Level
+
+SPEC = RouterSpec(level=Level.DENSE, cloud_hidden=32, hidden=16, layers=3, linears=2, experts=4)
+
+
+def reader() -> Reader:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return Reader(LlamaModel(config), SPEC).eval()
+
+
+@torch.inference_mode()
+def test_padding_changes_no_gate() -> None:
+    own = reader()
+    ids = torch.randint(1, 50, (2, 9))
+    used = torch.ones_like(ids, dtype=torch.bool)
+    used[1, 5:] = False
+    together = own(ids, used)
+    alone = own(ids[1:, :5], used[1:, :5])
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_every_token_of_the_prompt_counts() -> None:
+    own = reader()
+    ids = torch.randint(1, 50, (1, 9))
+    used = torch.ones_like(ids, dtype=torch.bool)
+    gates = own(ids, used)
+    for position in range(9):
+        changed = ids.clone()
+        changed[0, position] = changed[0, position] % 49 + 1
+        assert not torch.allclose(own(changed, used), gates, atol=1e-6)
+
+
+def test_own_tensors_are_all_but_the_cloud_model() -> None:
+    names = set(reader().own_tensors())
+    assert "meta_LD" in names
+    assert not any(name.startswith("cloud.") for name in names)
