@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from loragen import __version__
-from loragen.errors import StoreUnavailable
+from loragen.errors import EdgeModelNotFound, StoreUnavailable
 from server.services import Services, services, tenant
 
 router = APIRouter()
@@ -26,8 +26,20 @@ async def models(
             task = await parts.store.get(owner, task_id)
             if task is not None:
                 names.append(f"{task.edge_model}:{name}")
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "loragen"} for name in names]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": [model_object(name) for name in names]}
+
+
+@router.get("/v1/models/{name:path}", tags=["models"])
+async def model(name: str, parts: Parts) -> dict[str, Any]:
+    """Return one edge model."""
+    if name not in parts.dispatcher.edge_models:
+        raise EdgeModelNotFound(f"no model {name!r} is served", param="model")
+    return model_object(name)
+
+
+def model_object(name: str) -> dict[str, Any]:
+    """Return a model as the API shows it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "loragen"}
 
 
 @router.get("/health", tags=["operation"])

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import logging
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -24,6 +25,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):  # noqa: TID251 - this is where it is cleaned
         if name.startswith("LORAGEN_") or name == CONFIG_VARIABLE:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Undo `configure_logs` of commands run inside a test: its stream ends with the test."""
+    root, client = logging.getLogger(), logging.getLogger("httpx")
+    state = (root.level, list(root.handlers), client.level)
+    yield
+    root.setLevel(state[0])
+    root.handlers[:] = state[1]
+    client.setLevel(state[2])
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import openai
 import pytest
 
 from loragen import __version__
@@ -26,6 +27,13 @@ def test_it_lives_is_ready_and_says_its_version(gate: Gateway) -> None:
     ready = gate.http.get("/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "missing": []})
     assert gate.http.get("/version").json() == {"version": __version__}
+
+
+def test_one_model_can_be_asked_for(gate: Gateway) -> None:
+    assert gate.client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError) as caught:
+        gate.client.models.retrieve("nobody")
+    assert caught.value.code == "model_not_found"
 
 
 def test_models_are_edge_models_and_on_request_named_tasks(gate: Gateway) -> None:

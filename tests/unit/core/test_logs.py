@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -53,18 +52,8 @@ def test_a_traceback_stays_in_its_line() -> None:
     assert "ValueError: why" in str(line_of(record)["exception"])
 
 
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
-    root, client = logging.getLogger(), logging.getLogger("httpx")
-    state = (root.level, list(root.handlers), client.level)
-    yield
-    root.setLevel(state[0])
-    root.handlers[:] = state[1]
-    client.setLevel(state[2])
-
-
 def test_requests_of_the_http_client_are_not_logged(
-    restored_logging: None, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logs("DEBUG")
     logging.getLogger("httpx").info("GET /secret?key=1")
