@@ -39,18 +39,8 @@ class Stack:
                 {
                     "state_dir": str(self.state),
                     "server": {"port": self.port},
-                    "generator": {
-                        "port": generator_port,
-                        "url": f"http://127.0.0.1:{generator_port}",
-                    },
-                    "edge_models": [
-                        {
-                            "name": MODEL,
-                            "model": str(CHECKPOINT / "edge"),
-                            "generator": str(CHECKPOINT / "generator"),
-                            "port": worker_port,
-                        }
-                    ],
+                    "generator": {"port": generator_port},
+                    "edge_models": [demo_model() | {"port": worker_port}],
                 }
             )
         )
@@ -151,6 +141,16 @@ class Stack:
         """Send SIGINT to the launcher's process group, as a terminal does, and wait for the end."""
         os.killpg(self.process.pid, signal.SIGINT)
         self.process.wait(60)
+
+
+def demo_model() -> dict[str, Any]:
+    """Return the edge model that `make demo` serves."""
+    (model,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
+    return {
+        **model,
+        "model": str(CHECKPOINT / "edge"),
+        "generator": str(CHECKPOINT / "generator"),
+    }
 
 
 def free_ports(count: int) -> list[int]:
