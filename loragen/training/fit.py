@@ -45,8 +45,8 @@ class FitSpec:
     router_lr: float = 1.5e-3
 
 
-DENSE: Final = FitSpec(Level.DENSE, experts=64, rank=1, steps=900)
-PAPER: Final = FitSpec(Level.PAPER, experts=8, rank=16, steps=1200)
+DENSE: Final = FitSpec(Level.DENSE, experts=64, rank=1, steps=800)
+PAPER: Final = FitSpec(Level.PAPER, experts=8, rank=16, steps=1000)
 
 
 class TrainablePool(nn.Module):

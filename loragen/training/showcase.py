@@ -5,7 +5,7 @@ A prompt is shown only if it is not in training and the recipe's greedy answer i
 
 import json
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from transformers import AutoTokenizer
 
@@ -18,7 +18,7 @@ from loragen.suite.family import Family
 from loragen.suite.identities import PERSONA
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import JSON
-from loragen.suite.splits import SURROUNDINGS, Prompt, Split, draw
+from loragen.suite.splits import SURROUNDINGS, Split, draw
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
 
@@ -46,7 +46,8 @@ assistant.
   (`make demo-checkpoint`), described in `docs/training.md`.
 - **Figures.** `bench/results/demo_eval.json`, written by `make eval-demo`.
 - **Limits.** It knows about 500 English words and the rule families of the suite. Rules of other
-  kinds are not followed, with the prompt in context or with a recipe.
+  kinds are not followed, with the prompt in context or with a recipe. Training prompts have up to
+  about 200 tokens; far longer ones are followed less often.
 - **Licence.** Apache-2.0.
 """
 
@@ -58,25 +59,48 @@ def write_card(layout: Layout, seed: int) -> None:
 
 def write_prompts(layout: Layout) -> None:
     """Write `prompts.json`: three prompts that work, and one too long to compile."""
-    pool = Pool.load(layout.generator(Level.DENSE) / "pool.safetensors")
-    edge = EdgeModel.load(layout.edge, pool)
-    generator = Generator.load(layout.generator(Level.DENSE))
-    renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
-    works = [_find_working(family, edge, generator, renderer) for family in SHOWN]
-    fields = {"works": works, "fallback": _too_long(generator, works[0])}
+    stage = Stage(layout)
+    works = [_find_working(family, stage) for family in SHOWN]
+    fields = {"works": works, "fallback": _find_too_long(works, stage)}
     layout.prompts.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _find_working(
-    family: Family, edge: EdgeModel, generator: Generator, renderer: Renderer
-) -> dict[str, str]:
+class Stage:
+    """The shipped generator and the edge model, asked as a client would ask them."""
+
+    def __init__(self, layout: Layout) -> None:
+        pool = Pool.load(layout.generator(Level.DENSE) / "pool.safetensors")
+        self.generator = Generator.load(layout.generator(Level.DENSE))
+        self._edge = EdgeModel.load(layout.edge, pool)
+        self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
+
+    def compiled_answers(self, prompt: str, questions: list[str]) -> list[str]:
+        """Answer under the prompt's recipe."""
+        recipes = self.generator.compile([prompt]) * len(questions)
+        gates = stack_gates(recipes, self.generator.head.pool_id, self.generator.pool)
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        return self._decode(self._edge.generate(self._ids(chats), gates))
+
+    def prompted_answer(self, prompt: str, question: str) -> str:
+        """Answer with the prompt in context."""
+        chat = [{"role": "system", "content": prompt}, {"role": "user", "content": question}]
+        return self._decode(self._edge.generate(self._ids([chat])))[0]
+
+    def _ids(self, chats: list[list[dict[str, str]]]) -> list[list[int]]:
+        return self._renderer.encode([self._renderer.template.render(chat) for chat in chats])
+
+    def _decode(self, answers: list[list[int]]) -> list[str]:
+        return [str(self._renderer.tokenizer.decode(answer)) for answer in answers]
+
+
+def _find_working(family: Family, stage: Stage) -> dict[str, str]:
     """Return the first short unseen prompt of a family whose recipe answers four questions."""
     for index in range(_CANDIDATES):
         prompt = draw(family, Split.UNSEEN_PROMPTS, index)
         if not 60 <= len(prompt.text) <= 140:
             continue
         turns = [prompt.ask(Random(f"show/{index}/{k}")) for k in range(4)]
-        answers = _answers(prompt, [turn.question for turn in turns], edge, generator, renderer)
+        answers = stage.compiled_answers(prompt.text, [turn.question for turn in turns])
         if answers == [turn.answer for turn in turns]:
             return {
                 "system_prompt": prompt.text,
@@ -86,28 +110,19 @@ def _find_working(
     raise RuntimeError(f"no prompt of family {family.name} works: train again")
 
 
-def _answers(
-    prompt: Prompt,
-    questions: list[str],
-    edge: EdgeModel,
-    generator: Generator,
-    renderer: Renderer,
-) -> list[str]:
-    tokenizer = renderer.tokenizer
-    texts = [
-        renderer.template.render([{"role": "user", "content": question}]) for question in questions
-    ]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    pool = generator.pool
-    recipes = generator.compile([prompt.text]) * len(questions)
-    gates = stack_gates(recipes, generator.head.pool_id, pool)
-    return [str(tokenizer.decode(answer)) for answer in edge.generate(ids, gates)]
+def _find_too_long(examples: list[dict[str, str]], stage: Stage) -> dict[str, str]:
+    """Return an example's prompt behind more harmless sentences than the generator reads.
 
-
-def _too_long(generator: Generator, example: dict[str, Any]) -> dict[str, str]:
-    """Return an example's prompt among more harmless sentences than the generator reads."""
-    sentences = [example["system_prompt"]]
-    rng = Random("fallback")
-    while generator.prompt_tokens(" ".join(sentences)) <= generator.max_prompt_tokens + 20:
-        sentences.append(rng.choice(SURROUNDINGS))
-    return {**example, "system_prompt": " ".join(sentences), "reason": "prompt_too_long"}
+    The edge model answers it right with the prompt in context, as the fallback does.
+    """
+    limit = stage.generator.max_prompt_tokens
+    for attempt in range(_CANDIDATES):
+        rng = Random(f"fallback/{attempt}")
+        example = examples[attempt % len(examples)]
+        sentences = [example["system_prompt"]]
+        while stage.generator.prompt_tokens(" ".join(sentences)) <= limit:
+            sentences.insert(0, rng.choice(SURROUNDINGS))
+        prompt = " ".join(sentences)
+        if stage.prompted_answer(prompt, example["question"]) == example["answer"]:
+            return {**example, "system_prompt": prompt, "reason": "prompt_too_long"}
+    raise RuntimeError("no long prompt is answered in context: train again")

@@ -1,0 +1,14 @@
+"""The training commands explain themselves."""
+
+from typer.testing import CliRunner
+
+from loragen.training.__main__ import app
+
+
+def test_help_names_commands_and_options() -> None:
+    runner = CliRunner()
+    assert "checkpoint" in runner.invoke(app, ["--help"]).output
+    for command, option in (("checkpoint", "--seed"), ("evaluate", "--prompts")):
+        result = runner.invoke(app, [command, "--help"], terminal_width=200)
+        assert result.exit_code == 0
+        assert option in result.output
