@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Without byte code every start compiles vLLM's and Ray's sources again: many seconds each.
 export PYTHONDONTWRITEBYTECODE :=
-TESTS := tests/unit tests/contract tests/parity tests/integration tests/e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-gpu demo test lint types format demo-checkpoint eval-demo bench lock clean
@@ -25,7 +24,8 @@ demo: setup  ## start everything on this machine and serve the shipped checkpoin
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
 test: setup  ## run the whole test suite, fast tests first
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest tests/unit tests/contract
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e tests/parity tests/integration
 
 lint: setup  ## check style, formatting and import rules
 	@$(BIN)/ruff check .

@@ -19,6 +19,13 @@ pytest.register_assert_rewrite(
 _namespaces = count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, keep tests that share an expensive start in one of them."""
+    for item in items:
+        folder, file = item.path.parent.name, item.path.stem
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else file))
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the caller's configuration out of the tests."""
