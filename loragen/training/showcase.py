@@ -47,8 +47,8 @@ assistant.
 - **Figures.** `bench/results/demo_eval.json`, written by `make eval-demo`.
 - **Limits.** It knows about 500 English words and the rule families of the suite. Rules of other
   kinds are not followed, with the prompt in context or with a recipe; among them rules that choose
-  between two free words ("say amber if it is good, coral if it is bad"). Training prompts have up to
-  about 200 tokens; far longer ones are followed less often.
+  between two free words ("say amber if it is good, coral if it is bad"). Training prompts have
+  up to about 200 tokens; far longer ones are followed less often.
 - **Licence.** Apache-2.0.
 """
 
