@@ -19,8 +19,12 @@ pytest.register_assert_rewrite(
 _namespaces = count()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, keep tests that share an expensive start in one of them."""
+    """With several processes, keep tests that share an expensive start in one of them.
+
+    First, because pytest-xdist reads the groups in the same hook.
+    """
     for item in items:
         folder, file = item.path.parent.name, item.path.stem
         item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else file))

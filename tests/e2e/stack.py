@@ -1,5 +1,6 @@
 """The whole product on this machine, started as a user starts it: `loragen up`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -85,9 +87,12 @@ class Stack:
         return redis.Redis.from_url(self.run()["redis_url"])
 
     def kill(self, name: str) -> int:
-        """Kill a child of the launcher at once and return the pid it had."""
+        """Kill a child of the launcher with all it started, and return the pid it had."""
         pid: int = self.run()["pids"][name]
-        os.kill(pid, signal.SIGKILL)
+        keeper = psutil.Process(pid)
+        for process in [*keeper.children(recursive=True), keeper]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         wait_until(lambda: self.run()["pids"].get(name) != pid, 60)
         return pid
 
