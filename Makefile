@@ -40,7 +40,7 @@ format: setup  ## format the code
 	@$(BIN)/ruff check --fix .
 
 demo-checkpoint: setup  ## train the shipped checkpoint from scratch (about 25 minutes on 2 cores)
-	@$(BIN)/python -m loragen.training checkpoint --out checkpoints/demo --seed 0
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training checkpoint --out checkpoints/demo --seed 0
 
 eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json

@@ -42,7 +42,7 @@ def main(
     ] = Path("checkpoints/demo"),
     rounds: Annotated[int, typer.Option(help="Rounds; every case runs once in each.")] = 7,
     batch: Annotated[int, typer.Option(help="Concurrent requests in a wave.")] = 32,
-    max_tokens: Annotated[int, typer.Option(help="Tokens each request generates.")] = 16,
+    max_tokens: Annotated[int, typer.Option(help="Tokens each request generates.")] = 64,
     prompt_tokens: Annotated[int, typer.Option(help="Length of the full prompt.")] = 500,
 ) -> None:
     """Measure serving with recipes against the bare engine and the full prompt in context."""

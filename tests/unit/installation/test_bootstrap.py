@@ -3,7 +3,6 @@
 import subprocess
 from pathlib import Path
 
-
 from config.settings import child_environment
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "bootstrap.sh"
