@@ -40,7 +40,7 @@ def main(
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
     ] = Path("checkpoints/demo"),
-    rounds: Annotated[int, typer.Option(help="Rounds; every case runs once in each.")] = 7,
+    rounds: Annotated[int, typer.Option(help="Rounds; every case runs once in each.")] = 5,
     batch: Annotated[int, typer.Option(help="Concurrent requests in a wave.")] = 32,
     max_tokens: Annotated[int, typer.Option(help="Tokens each request generates.")] = 64,
     prompt_tokens: Annotated[int, typer.Option(help="Length of the full prompt.")] = 500,
@@ -129,7 +129,8 @@ def build_cases(
 async def measure(cases: dict[str, Case], *, rounds: int, max_tokens: int) -> dict[str, list[Wave]]:
     """Run every case once a round, in an order shuffled per round; the first round is warm-up."""
     waves: dict[str, list[Wave]] = {case: [] for case in cases}
-    limits = httpx.Limits(max_connections=None)
+    # vLLM closes idle connections after 5 s; one that closes as it is used again breaks a wave.
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=1.0)
     async with httpx.AsyncClient(timeout=600, limits=limits) as client:
         for round_ in range(rounds + 1):
             order = list(cases)
