@@ -101,7 +101,7 @@ def serving(results: dict[str, Any]) -> str:
         f"width {model['hidden']} and {model['layers']} layers, prompts of "
         f"{protocol['prompt_tokens']} tokens, ratios to the bare engine paired within "
         f"{protocol['rounds']} rounds",
-        "(median, 95% interval: the machine is shared and noisy). CPU only: nothing here says how a GPU",
+        "(median, 95% interval; a shared, noisy machine). CPU only: nothing here says how a GPU",
         "behaves.",
         "",
         "| | throughput | time to first token |",
