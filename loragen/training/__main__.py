@@ -41,7 +41,7 @@ def checkpoint(
         typer.Option(help="Train only this part, on top of the rest; repeatable."),
     ] = None,
 ) -> None:
-    """Train the demo checkpoint from scratch: no download, about 25 minutes on two cores."""
+    """Train the demo checkpoint from scratch: no download, half an hour on two busy cores."""
     torch.set_num_threads(threads)
     layout = Layout(out)
     stages = set(stage or Stage)
