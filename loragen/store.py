@@ -1,4 +1,4 @@
-"""Store: tasks (durable) and recipes (evictable) in Redis, the only module that talks to it.
+"""Store: tasks (durable) and recipes (evictable) in Redis.
 
     {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text
     {ns}:tasks:{tenant}            zset    task ids by time of creation
@@ -10,21 +10,15 @@ task; an evicted recipe is compiled again from its task.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final, Protocol, Self
 
 import redis.asyncio as redis
 from pydantic import ValidationError
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from loragen.errors import ConfigError, Conflict, StoreUnavailable
+from loragen.errors import Conflict, StoreUnavailable
+from loragen.redis_client import as_bytes, connect, mapped
 from loragen.task import Task
-
-_CONNECTIONS: Final = 64
-"""Of one gateway at most; more calls at once wait for one, within the deadline of a call."""
 
 _CREATE: Final = """
 local id, record, prompt, created_at, name = unpack(ARGV)
@@ -119,20 +113,7 @@ class RedisStore:
         Raises:
             ConfigError: the URL is not one of Redis.
         """
-        try:
-            pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=timeout_seconds,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
-                # One more try, at once, for a connection that went stale; the driver's default
-                # sleeps for seconds while requests wait.
-                retry=Retry(NoBackoff(), 1),
-            )
-        except ValueError as error:
-            raise ConfigError("redis_url must be redis://, rediss:// or unix://") from error
-        client = redis.Redis.from_pool(pool)
+        client = connect(url, timeout_seconds=timeout_seconds)
         return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
 
     async def create(self, task: Task) -> bool:
@@ -143,7 +124,7 @@ class RedisStore:
         """
         keys = [*self._task_keys(task.tenant, task.id), self._names(task.tenant)]
         record = task.model_dump_json(exclude_defaults=True)
-        async with _mapped():
+        async with mapped():
             written = await self._create(
                 keys=keys, args=[task.id, record, task.prompt, task.created_at, task.name or ""]
             )
@@ -153,13 +134,13 @@ class RedisStore:
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
         """Return a task with its prompt."""
-        async with _mapped():
+        async with mapped():
             row = await self._redis.hmget(self._task(tenant, task_id), ["record", "prompt"])
         return _task(row)
 
     async def update(self, task: Task) -> bool:
         """Replace the record of an existing task; False if it was deleted."""
-        async with _mapped():
+        async with mapped():
             written = await self._update(
                 keys=[self._task(task.tenant, task.id)],
                 args=[task.model_dump_json(exclude_defaults=True)],
@@ -169,53 +150,53 @@ class RedisStore:
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task and its name; False if there was none."""
         keys = [*self._task_keys(tenant, task_id), self._names(tenant)]
-        async with _mapped():
+        async with mapped():
             deleted = await self._delete(keys=keys, args=[task_id])
         return bool(deleted)
 
     async def page(self, tenant: str, *, limit: int) -> list[Task]:
         """Return the tenant's newest tasks, newest first."""
-        async with _mapped():
+        async with mapped():
             ids = await self._redis.zrange(self._tasks(tenant), 0, limit - 1, desc=True)
             pipeline = self._redis.pipeline(transaction=False)
             for task_id in ids:
-                key = self._task(tenant, _bytes(task_id).decode())
+                key = self._task(tenant, as_bytes(task_id).decode())
                 pipeline.hmget(key, ["record", "prompt"])
             rows = await pipeline.execute()
         return [task for row in rows if (task := _task(row)) is not None]
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
-        async with _mapped():
+        async with mapped():
             task_id = await self._redis.hget(self._names(tenant), name)
-        return None if task_id is None else _bytes(task_id).decode()
+        return None if task_id is None else as_bytes(task_id).decode()
 
     async def names(self, tenant: str) -> dict[str, str]:
         """Return the tenant's names and their task ids."""
-        async with _mapped():
+        async with mapped():
             pairs = await self._redis.hgetall(self._names(tenant))
-        return {_bytes(name).decode(): _bytes(task).decode() for name, task in pairs.items()}
+        return {as_bytes(name).decode(): as_bytes(task).decode() for name, task in pairs.items()}
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
-        async with _mapped():
+        async with mapped():
             data = await self._redis.getex(self._recipe(key), ex=self._ttl)
-        return None if data is None else _bytes(data)
+        return None if data is None else as_bytes(data)
 
     async def put_recipe(self, key: str, data: bytes) -> bytes:
         """Store recipe bytes unless some are there; return those that are."""
-        async with _mapped():
+        async with mapped():
             stored = await self._redis.set(self._recipe(key), data, nx=True, get=True, ex=self._ttl)
-        return data if stored is None else _bytes(stored)
+        return data if stored is None else as_bytes(stored)
 
     async def delete_recipe(self, key: str) -> None:
         """Forget a recipe."""
-        async with _mapped():
+        async with mapped():
             await self._redis.delete(self._recipe(key))
 
     async def ping(self) -> None:
         """Return if the store answers."""
-        async with _mapped():
+        async with mapped():
             await self._redis.ping()
 
     async def close(self) -> None:
@@ -243,22 +224,6 @@ def _task(row: Sequence[bytes | str | None]) -> Task | None:
     if record is None or prompt is None:
         return None
     try:
-        return Task(**json.loads(record), prompt=_bytes(prompt).decode("utf-8"))
+        return Task(**json.loads(record), prompt=as_bytes(prompt).decode("utf-8"))
     except (ValidationError, TypeError, ValueError) as error:
         raise StoreUnavailable("a stored task cannot be read") from error
-
-
-def _bytes(value: object) -> bytes:
-    """Narrow what redis-py types as `bytes | str`: this client never decodes replies."""
-    if not isinstance(value, bytes):
-        raise StoreUnavailable("the task store gave an unexpected reply")
-    return value
-
-
-@asynccontextmanager
-async def _mapped() -> AsyncIterator[None]:
-    """The one place where Redis' errors become ours."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable("the task store does not answer", retry_after=1.0) from error

@@ -1,0 +1,57 @@
+"""Redis client: how any part of the core reaches Redis, and the one place where its errors end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import redis.asyncio as redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from loragen.errors import ConfigError, StoreUnavailable
+
+_CONNECTIONS: Final = 64
+"""Of one gateway at most; more calls at once wait for one, within the deadline of a call."""
+
+
+def connect(url: str, *, timeout_seconds: float) -> redis.Redis:
+    """Return a client for `url`; connections open at first use.
+
+    Raises:
+        ConfigError: the URL is not one of Redis.
+    """
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            # One more try, at once, for a connection that went stale; the driver's default
+            # sleeps for seconds while requests wait.
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as error:
+        raise ConfigError("redis_url must be redis://, rediss:// or unix://") from error
+    return redis.Redis.from_pool(pool)
+
+
+def as_bytes(value: object) -> bytes:
+    """Narrow what redis-py types as `bytes | str`: this client never decodes replies."""
+    if not isinstance(value, bytes):
+        raise StoreUnavailable("the task store gave an unexpected reply")
+    return value
+
+
+@asynccontextmanager
+async def mapped() -> AsyncIterator[None]:
+    """Turn Redis' errors into ours.
+
+    Raises:
+        StoreUnavailable: Redis does not answer.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable("the task store does not answer", retry_after=1.0) from error
