@@ -1,8 +1,10 @@
 """Every Prometheus metric, declared once: base units, labels from closed sets, never a task id."""
 
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from loragen.task import FallbackReason
 
 _LATENCY_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
@@ -67,3 +69,19 @@ FALLBACKS = Counter(
 WORKER_REQUESTS_INFLIGHT = Gauge(
     "loragen_worker_requests_inflight", "Requests this gateway has at a worker.", ["worker"]
 )
+WORKER_UP = Gauge(
+    "loragen_worker_up",
+    "1 while a worker answers this gateway's probes, else 0.",
+    ["model", "worker"],
+)
+STORE_UP = Gauge("loragen_store_up", "1 while Redis answers this gateway, else 0.")
+
+
+def start_series() -> None:
+    """Show the counters of closed label sets at 0: `rate` does not see one appear at 1."""
+    for tier in ("memory", "redis"):
+        RECIPE_CACHE_HITS.labels(tier)
+        RECIPE_CACHE_MISSES.labels(tier)
+    for reason in get_args(FallbackReason):
+        COMPILE_FAILURES.labels(reason)
+        FALLBACKS.labels(reason)

@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from config.settings import Settings
-from loragen import __version__
+from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from loragen.store import RedisStore, Store
@@ -21,6 +21,7 @@ from server.http_errors import install_error_handlers
 from server.memory import MemoryTier
 from server.resolve import Resolver, Tiers
 from server.services import Services
+from server.store_watch import watch_store
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -85,10 +86,15 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await dispatcher.probe()
-        probing = asyncio.create_task(dispatcher.probe_forever())
+        interval = settings.server.probe_interval_seconds
+        watching = [
+            asyncio.create_task(dispatcher.probe_forever()),
+            asyncio.create_task(watch_store(store, interval_seconds=interval)),
+        ]
         yield
-        probing.cancel()
-        await asyncio.gather(probing, return_exceptions=True)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await services.resolver.close()
         await workers.aclose()
         await generator.close()
@@ -99,6 +105,7 @@ def build_app(
     install_error_handlers(app)
     for part in (tasks, generation, system):
         app.include_router(part.router)
+    metrics.start_series()
     app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
     return app
 

@@ -184,6 +184,7 @@ class Dispatcher:
     async def _watch(self, model: str, worker: Worker) -> None:
         while True:
             await self._probe(model, worker)
+            metrics.WORKER_UP.labels(model, worker.url).set(worker.info is not None)
             await asyncio.sleep(self._interval)
 
     async def _probe(self, model: str, worker: Worker) -> None:

@@ -1,11 +1,13 @@
 """What operators see, and what happens when a neighbour goes away and comes back."""
 
 from pathlib import Path
+from typing import get_args
 
 import openai
 import pytest
 
 from loragen import __version__
+from loragen.task import FallbackReason
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, redis_store
 from tests.fakes.live import wait_until
@@ -65,10 +67,19 @@ def test_metrics_count_by_route_status_and_mode_and_name_no_task(gate: Gateway) 
     assert "secret" not in text
 
 
+def test_a_counter_of_a_closed_set_is_there_before_it_moves(gate: Gateway) -> None:
+    text = gate.http.get("/metrics").text
+    for reason in get_args(FallbackReason):
+        assert f'loragen_compile_failures_total{{reason="{reason}"}}' in text
+        assert f'loragen_fallback_total{{reason="{reason}"}}' in text
+
+
 def test_without_its_worker_requests_are_503_until_it_is_back(own_gate: Gateway) -> None:
     gate = own_gate
+    worker = {"model": MODEL, "worker": gate.worker_server.url}
     task_id = gate.create(PROMPT)["id"]
     assert mode_of(gate, task_id) == "compiled"
+    assert gate.metric("loragen_worker_up", **worker) == 1
     gate.worker_server.kill()
     for _ in range(3):
         reply = gate.ask("hi", task_id=task_id)
@@ -77,6 +88,7 @@ def test_without_its_worker_requests_are_503_until_it_is_back(own_gate: Gateway)
         assert int(reply.headers["retry-after"]) >= 1
     wait_until(lambda: gate.http.get("/ready").status_code == 503)
     assert MODEL in str(gate.http.get("/ready").json()["missing"])
+    wait_until(lambda: gate.metric("loragen_worker_up", **worker) == 0)
     assert gate.http.get("/health").status_code == 200
     assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 200
     body = {"model": MODEL, "system_prompt": "New."}
