@@ -114,6 +114,9 @@ class GeneratorSettings(Section):
     )
     host: str = Field("127.0.0.1", description="Address the Ray Serve proxy binds.")
     port: int = Field(8100, ge=1, le=65_535, description="Port the Ray Serve proxy binds.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of a local Ray's metrics; default: any free one."
+    )
     replicas: int = Field(1, ge=1, description="Actors per cloud model.")
     batch_size: int = Field(16, ge=1, description="Prompts compiled in one forward pass at most.")
     batch_wait_seconds: float = Field(0.01, ge=0, description="How long a batch waits to fill.")
@@ -132,6 +135,9 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address the API binds.")
     port: int = Field(8000, ge=1, le=65_535, description="Port the API binds.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of /metrics alone; default: the API's port."
+    )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
     request_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one answer.")
     connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")

@@ -142,10 +142,15 @@ def plan_stack(
 
 def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
     """Return the ports that a start of this configuration binds."""
-    claims = [PortClaim("server.port", settings.server.host, settings.server.port)]
+    server = settings.server
+    claims = [PortClaim("server.port", server.host, server.port)]
+    if server.metrics_port is not None:
+        claims.append(PortClaim("server.metrics_port", server.host, server.metrics_port))
     if has_local_generator(settings):
         options = settings.generator
         claims.append(PortClaim("generator.port", options.host, options.port))
+        if options.metrics_port is not None:
+            claims.append(PortClaim("generator.metrics_port", HOST, options.metrics_port))
     claims += [
         PortClaim(f"edge_models {model.name}: port", HOST, model.port)
         for model in local_workers(settings)

@@ -43,6 +43,7 @@ def open_ray(settings: Settings, *, cpus: int) -> Iterator[None]:
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=settings.logs.level,
+                _metrics_export_port=settings.generator.metrics_port,
                 _temp_dir=str(folder),
             )
             stack.enter_context(_address_file(settings.state_dir))

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from config.ports import PortClaim, require_free
 from config.settings import Settings, load_settings
 from loragen.errors import ConfigError, StartupError
 from loragen.logs import configure_logs
 from server.app import create_app
+from server.exposition import serve_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def main(
         configure_logs(settings.logs.level)
         _refuse_open_network(settings)
         app = create_app(settings)
+        _serve_metrics(settings)
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
         raise typer.Exit(error.exit_code) from error
@@ -52,6 +55,13 @@ def _refuse_open_network(settings: Settings) -> None:
         raise ConfigError(
             f"server.host: {host} is not a loopback address, and no API keys are configured"
         )
+
+
+def _serve_metrics(settings: Settings) -> None:
+    host, port = settings.server.host, settings.server.metrics_port
+    if port is not None:
+        require_free([PortClaim("server.metrics_port", host, port)])
+        serve_metrics(host, port)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from loragen.store import RedisStore, Store
-from server import generation, system, tasks
+from server import exposition, generation, system, tasks
 from server.dispatch import Dispatcher
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
@@ -105,6 +105,8 @@ def build_app(
     install_error_handlers(app)
     for part in (tasks, generation, system):
         app.include_router(part.router)
+    if settings.server.metrics_port is None:
+        app.include_router(exposition.router)
     metrics.start_series()
     app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
     return app

@@ -1,10 +1,9 @@
-"""`/v1/models` for clients; `/health`, `/ready`, `/version`, `/metrics` for operators."""
+"""`/v1/models` for clients; `/health`, `/ready`, `/version` for operators."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.responses import JSONResponse
 
 from loragen import __version__
 from loragen.errors import EdgeModelNotFound, StoreUnavailable
@@ -64,9 +63,3 @@ async def ready(parts: Parts) -> JSONResponse:
 async def version() -> dict[str, str]:
     """Return the version of the server."""
     return {"version": __version__}
-
-
-@router.get("/metrics", tags=["operation"])
-async def metrics() -> Response:
-    """Return the metrics in Prometheus' text format."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

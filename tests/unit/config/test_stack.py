@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from config.settings import EdgeModelSettings, GeneratorSettings, Settings
+from config.settings import EdgeModelSettings, GeneratorSettings, ServerSettings, Settings
 from config.stack import Stack, local_url, plan_stack, port_claims
 from config.state_folder import StateFolder
 
@@ -47,6 +47,17 @@ def test_what_is_elsewhere_is_not_started(tmp_path: Path) -> None:
         "server.port",
         "edge_models b: port",
     ]
+
+
+def test_ports_of_metrics_are_claimed_where_they_are_set() -> None:
+    settings = Settings(
+        edge_models=(COMPILED,),
+        server=ServerSettings(metrics_port=9001),
+        generator=GeneratorSettings(metrics_port=9002),
+    )
+    claims = {claim.setting: claim.port for claim in port_claims(settings)}
+    assert claims["server.metrics_port"] == 9001
+    assert claims["generator.metrics_port"] == 9002
 
 
 def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ import subprocess
 import sys
 from typing import Any
 
+import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from config.ports import free_port
 from config.settings import ServerSettings, Settings
 from loragen.errors import ConfigError
 from server.__main__ import _refuse_open_network
 from server.app import create_app
+from server.exposition import serve_metrics
 from tests.fakes.gateway import MASTER_SECRET, settings
 
 
@@ -22,6 +26,14 @@ def changed(**fields: Any) -> Settings:
 
 def test_a_full_configuration_makes_an_application_without_touching_the_network() -> None:
     assert create_app(changed()).title == "LoRA-Gen Server"
+
+
+def test_metrics_with_a_port_of_their_own_are_there_and_not_on_the_api_port() -> None:
+    port = free_port("127.0.0.1")
+    app = create_app(changed(server=ServerSettings(metrics_port=port)))
+    assert TestClient(app).get("/metrics").status_code == 404
+    serve_metrics("127.0.0.1", port)
+    assert "loragen_store_up" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 @pytest.mark.parametrize(
