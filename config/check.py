@@ -1,8 +1,13 @@
 """Check: what is wrong with a configuration before anything is started from it."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
 
 from config.settings import EdgeModelSettings, Settings
+
+WEIGHTS: Final = ("*.safetensors", "*.bin")
 
 
 def missing_files(settings: Settings) -> list[str]:
@@ -12,9 +17,54 @@ def missing_files(settings: Settings) -> list[str]:
 
 def _missing(model: EdgeModelSettings) -> Iterator[str]:
     where = f"edge_models {model.name}"
-    if not (model.model / "config.json").is_file():
-        yield f"{where}: model: no config.json in {model.model}"
-    elif not model.template_path.is_file():
-        yield f"{where}: chat_template: no file {model.template_path}"
+    if not model.worker_urls:  # else its files are where its workers are
+        yield from (f"{where}: {line}" for line in _missing_edge(model))
     if model.generator is not None and not (model.generator / "config.json").is_file():
-        yield f"{where}: generator: no config.json in {model.generator}"
+        yield f"{where}: generator: no config.json in {model.generator.absolute()}"
+
+
+def _missing_edge(model: EdgeModelSettings) -> Iterator[str]:
+    folder = model.model.absolute()
+    if not folder.exists() and _is_hub_id(model.model):
+        yield (
+            f"model: no folder {folder}; a hub id is not downloaded: "
+            f"`hf download {model.model} --local-dir FOLDER`, and name that folder"
+        )
+    elif not (folder / "config.json").is_file():
+        yield f"model: no config.json in {folder}"
+    else:
+        yield from _missing_weights(folder)
+        yield from _missing_template(folder, model.template_path)
+
+
+def _missing_weights(folder: Path) -> Iterator[str]:
+    index = _json(folder / "model.safetensors.index.json")
+    shards = set(index.get("weight_map", {}).values())
+    gone = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if gone:
+        yield f"model: {len(gone)} of {len(shards)} weight files are not in {folder}: {gone[0]} ..."
+    elif not any(found for pattern in WEIGHTS for found in folder.glob(pattern)):
+        yield f"model: no weights ({', '.join(WEIGHTS)}) in {folder}"
+
+
+def _missing_template(folder: Path, path: Path | None) -> Iterator[str]:
+    if path is not None and not path.is_file():
+        yield f"chat_template: no file {path.absolute()}"
+    elif path is None and not _json(folder / "tokenizer_config.json").get("chat_template"):
+        yield (
+            f"chat_template: {folder} has no chat_template.jinja, and none in "
+            "tokenizer_config.json; name a Jinja file"
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_hub_id(path: Path) -> bool:
+    return not path.is_absolute() and len(path.parts) == 2

@@ -76,9 +76,11 @@ class EdgeModelSettings(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$",
         description="The `model` clients ask for. No ':'.",
     )
-    model: Path = Field(description="Folder of the Hugging Face model.")
+    model: Path = Field(description="Folder of the Hugging Face model. Hub ids are not downloaded.")
     chat_template: Path | None = Field(
-        None, description="Compiled template; default: the model folder's chat_template.jinja."
+        None,
+        description="Compiled template, a file; default: the model's own, from its "
+        "chat_template.jinja or tokenizer_config.json.",
     )
     generator: Path | None = Field(
         None,
@@ -101,9 +103,10 @@ class EdgeModelSettings(Section):
     engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
 
     @property
-    def template_path(self) -> Path:
-        """The file of the compiled template."""
-        return self.chat_template or self.model / "chat_template.jinja"
+    def template_path(self) -> Path | None:
+        """The file of the compiled template; None where it stands in tokenizer_config.json."""
+        own = self.model / "chat_template.jinja"
+        return self.chat_template or (own if own.is_file() else None)
 
 
 class GeneratorSettings(Section):

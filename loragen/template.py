@@ -6,6 +6,7 @@ hash is part of pool metadata, so a recipe can never meet another template than 
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,6 +18,8 @@ from loragen.errors import ArtifactCorrupt, InvalidRequest
 
 FILE_NAME: Final = "chat_template.jinja"
 """Where Hugging Face keeps a chat template since transformers 4.43."""
+TOKENIZER_FILE: Final = "tokenizer_config.json"
+"""Where it stands, as entry `chat_template`, in folders saved before."""
 
 
 class CompiledTemplate:
@@ -41,6 +44,26 @@ class CompiledTemplate:
             return cls(path.read_text(encoding="utf-8"))
         except (OSError, TemplateError) as error:
             raise ArtifactCorrupt(f"cannot read chat template {path}: {error}") from error
+
+    @classmethod
+    def of_tokenizer(cls, folder: Path) -> Self:
+        """Read the template that a model folder keeps among its tokenizer's settings.
+
+        Raises:
+            ArtifactCorrupt: there is none, or it is not a Jinja template.
+        """
+        try:
+            kept = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+            source = kept["chat_template"]
+            if isinstance(source, list):  # several by name, as [{"name", "template"}]
+                source = {each["name"]: each["template"] for each in source}["default"]
+            return cls(source)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactCorrupt(
+                f"{folder} has no {FILE_NAME} and no chat template in {TOKENIZER_FILE}"
+            ) from error
+        except TemplateError as error:
+            raise ArtifactCorrupt(f"cannot read the chat template in {folder}: {error}") from error
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True

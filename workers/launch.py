@@ -91,13 +91,19 @@ def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
     """
     if not (model.model / "config.json").is_file():
         raise ArtifactCorrupt(f"edge model {model.name!r}: no config.json in {model.model}")
-    template = CompiledTemplate.load(model.template_path)
+    template = _template(model)
     if model.generator is None:
         return WorkerSpec(model.name, template.hash)
     pool = model.generator / POOL_FILE
     if not pool.is_file():
         raise ArtifactCorrupt(f"edge model {model.name!r}: no {POOL_FILE} in {model.generator}")
     return WorkerSpec(model.name, template.hash, pool)
+
+
+def _template(model: EdgeModelSettings) -> CompiledTemplate:
+    if model.template_path is None:
+        return CompiledTemplate.of_tokenizer(model.model)
+    return CompiledTemplate.load(model.template_path)
 
 
 def _server_arguments(host: str, port: int) -> tuple[str, ...]:
@@ -116,7 +122,8 @@ def _model_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
     return (
         f"--model={model.model}",
         f"--served-model-name={model.name}",
-        f"--chat-template={model.template_path}",
+        # Without a file vLLM reads the same from the tokenizer's settings.
+        *([f"--chat-template={model.template_path}"] if model.template_path else []),
         f"--dtype={model.dtype}",
         f"--max-model-len={model.max_model_len}",
         f"--max-num-seqs={model.max_num_seqs}",

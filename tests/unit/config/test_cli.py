@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> Path:
 
 def model_folder(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("config.json", "chat_template.jinja"):
+    for name in ("config.json", "chat_template.jinja", "model.safetensors"):
         (folder / name).touch()
     return folder
 

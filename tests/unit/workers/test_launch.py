@@ -35,11 +35,15 @@ def plan(model: EdgeModelSettings, *, secret: str | None = None, host: str = "12
     return Launch.plan(settings, model, host=host, port=8001)
 
 
+def spec_of(launch: Launch) -> WorkerSpec:
+    config = next(a for a in launch.arguments if a.startswith("--additional-config="))
+    return WorkerSpec.from_additional_config(json.loads(config.partition("=")[2]))
+
+
 def test_a_model_with_a_generator_gets_as_many_slots_as_requests_in_a_batch(folder: Path) -> None:
-    arguments = plan(edge(folder, generator=folder / "generator", max_num_seqs=48)).arguments
-    assert {"--enable-lora", "--max-loras=48", "--max-num-seqs=48"} <= set(arguments)
-    config = next(a for a in arguments if a.startswith("--additional-config="))
-    spec = WorkerSpec.from_additional_config(json.loads(config.partition("=")[2]))
+    launch = plan(edge(folder, generator=folder / "generator", max_num_seqs=48))
+    assert {"--enable-lora", "--max-loras=48", "--max-num-seqs=48"} <= set(launch.arguments)
+    spec = spec_of(launch)
     assert spec.edge_model == "demo"
     assert spec.pool == folder / "generator" / "pool.safetensors"
 
@@ -54,6 +58,20 @@ def test_both_modes_render_the_compiled_template(folder: Path) -> None:
     (folder / "own.jinja").write_text("{{ messages }}!")
     model = edge(folder, chat_template=folder / "own.jinja")
     assert f"--chat-template={folder / 'own.jinja'}" in plan(model).arguments
+
+
+def test_a_template_among_the_tokenizers_settings_is_left_to_vllm(folder: Path) -> None:
+    in_file = plan(edge(folder))
+    text = (folder / "edge" / "chat_template.jinja").read_text()
+    (folder / "edge" / "chat_template.jinja").unlink()
+    for kept in (
+        text,
+        [{"name": "tool_use", "template": ""}, {"name": "default", "template": text}],
+    ):
+        (folder / "edge" / "tokenizer_config.json").write_text(json.dumps({"chat_template": kept}))
+        launch = plan(edge(folder))
+        assert not any(argument.startswith("--chat-template") for argument in launch.arguments)
+        assert spec_of(launch).template_hash == spec_of(in_file).template_hash
 
 
 def test_the_operators_own_arguments_come_last(folder: Path) -> None:

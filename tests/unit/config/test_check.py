@@ -1,0 +1,84 @@
+"""What is told of a model folder before anything starts from it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.check import missing_files
+from config.settings import EdgeModelSettings, Settings
+
+TEMPLATE = "{{ messages }}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder with all it needs."""
+    folder = tmp_path / "edge"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+def problems(model: Path, **fields: Any) -> str:
+    edge = EdgeModelSettings.model_validate({"name": "a", "model": model, **fields})
+    return "\n".join(missing_files(Settings(edge_models=(edge,))))
+
+
+def test_a_whole_folder_has_none(folder: Path) -> None:
+    assert problems(folder) == ""
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, [{"name": "default", "template": TEMPLATE}]])
+def test_the_template_may_stand_among_the_tokenizers_settings(folder: Path, template: Any) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert problems(folder) == ""
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _half_downloaded(folder: Path) -> None:
+    shards = {"a": "model.safetensors", "b": "model-2.safetensors"}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+
+
+def _no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (_no_weights, "model: no weights"),
+        (_half_downloaded, "1 of 2 weight files are not in"),
+        (_no_template, "name a Jinja file"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json in"),
+    ],
+)
+def test_what_is_missing_is_named(folder: Path, harm: Callable[[Path], None], says: str) -> None:
+    harm(folder)
+    assert says in problems(folder)
+
+
+def test_a_hub_id_is_told_how_to_become_a_folder() -> None:
+    assert "hf download org/model --local-dir" in problems(Path("org/model"))
+
+
+def test_a_relative_path_is_shown_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"no config.json in {tmp_path / 'edge'}" in problems(Path("edge"))
+
+
+def test_files_of_a_worker_elsewhere_are_not_looked_for() -> None:
+    assert problems(Path("/none"), worker_urls=["http://10.0.0.1:8001"]) == ""
