@@ -1,11 +1,11 @@
 """Ids and cache keys, derived per tenant so that no tenant can learn what another compiles.
 
 k_tenant = HKDF-SHA256(master secret, info = tenant id)            (RFC 5869)
-task_id  = "task_" + base32(HMAC-SHA256(k_tenant, "task", edge model, prompt))[:26]
+task_id  = "task_" + base32(HMAC-SHA256(k_tenant, "task", edge model, prompt[, tools]))[:26]
 recipe key = HMAC-SHA256(k_tenant, "recipe", task_id, pool, generator, level, template)
 
-The same prompt of the same tenant has the same id for ever; a pool upgrade changes recipe keys
-only.
+The same prompt and tools of the same tenant have the same id for ever; a pool upgrade changes
+recipe keys only.
 """
 
 import hmac
@@ -36,9 +36,9 @@ class TenantKeys:
         self._key = HKDF(SHA256(), 32, salt=None, info=info).derive(master_secret)
         self.tenant = tenant
 
-    def task_id(self, *, edge_model: str, prompt: str) -> str:
-        """Return the id of a prompt for an edge model."""
-        digest = self._mac("task", edge_model, prompt)
+    def task_id(self, *, edge_model: str, prompt: str, tools: str = "") -> str:
+        """Return the id of a prompt and canonical tools, if there are any, for an edge model."""
+        digest = self._mac("task", edge_model, prompt, *([tools] if tools else []))
         return "task_" + b32encode(digest).decode().lower()[:26]
 
     def recipe_key(

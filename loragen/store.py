@@ -1,6 +1,6 @@
 """Store: tasks (durable) and recipes (evictable) in Redis.
 
-    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text
+    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:names:{tenant}            hash    name -> task id
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
@@ -19,9 +19,11 @@ from pydantic import ValidationError
 from loragen.errors import Conflict, StoreUnavailable
 from loragen.redis_client import as_bytes, connect, mapped
 from loragen.task import Task
+from loragen.tools import dump_tools, load_tools
 
+_FIELDS: Final = ("record", "prompt", "tools")
 _CREATE: Final = """
-local id, record, prompt, created_at, name = unpack(ARGV)
+local id, record, prompt, created_at, name, tools = unpack(ARGV)
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 if name ~= '' then
   local holder = redis.call('HGET', KEYS[3], name)
@@ -29,6 +31,7 @@ if name ~= '' then
   redis.call('HSET', KEYS[3], name, id)
 end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
+if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
 redis.call('ZADD', KEYS[2], created_at, id)
 return 1
 """
@@ -60,7 +63,7 @@ class Store(Protocol):
         """
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
-        """Return a task with its prompt."""
+        """Return a task with its prompt and tools."""
 
     async def update(self, task: Task) -> bool:
         """Replace the record of an existing task; False if it was deleted."""
@@ -126,16 +129,24 @@ class RedisStore:
         record = task.model_dump_json(exclude_defaults=True)
         async with mapped():
             written = await self._create(
-                keys=keys, args=[task.id, record, task.prompt, task.created_at, task.name or ""]
+                keys=keys,
+                args=[
+                    task.id,
+                    record,
+                    task.prompt,
+                    task.created_at,
+                    task.name or "",
+                    dump_tools(task.tools) if task.tools else "",
+                ],
             )
         if isinstance(written, bytes):
             raise Conflict(f"the name {task.name!r} is task {written.decode()!r}", param="name")
         return bool(written)
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
-        """Return a task with its prompt."""
+        """Return a task with its prompt and tools."""
         async with mapped():
-            row = await self._redis.hmget(self._task(tenant, task_id), ["record", "prompt"])
+            row = await self._redis.hmget(self._task(tenant, task_id), _FIELDS)
         return _task(row)
 
     async def update(self, task: Task) -> bool:
@@ -161,7 +172,7 @@ class RedisStore:
             pipeline = self._redis.pipeline(transaction=False)
             for task_id in ids:
                 key = self._task(tenant, as_bytes(task_id).decode())
-                pipeline.hmget(key, ["record", "prompt"])
+                pipeline.hmget(key, _FIELDS)
             rows = await pipeline.execute()
         return [task for row in rows if (task := _task(row)) is not None]
 
@@ -220,10 +231,14 @@ class RedisStore:
 
 
 def _task(row: Sequence[bytes | str | None]) -> Task | None:
-    record, prompt = row
+    record, prompt, tools = row
     if record is None or prompt is None:
         return None
     try:
-        return Task(**json.loads(record), prompt=as_bytes(prompt).decode("utf-8"))
+        return Task(
+            **json.loads(record),
+            prompt=as_bytes(prompt).decode("utf-8"),
+            tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
+        )
     except (ValidationError, TypeError, ValueError) as error:
         raise StoreUnavailable("a stored task cannot be read") from error

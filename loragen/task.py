@@ -1,4 +1,7 @@
-"""Task: a tenant's system prompt for one edge model. Its prompt never changes; its state does."""
+"""Task: a tenant's system prompt and tools for one edge model.
+
+Prompt and tools never change; the state does.
+"""
 
 import re
 from typing import Annotated, Literal
@@ -6,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from loragen.keys import TASK_ID_PATTERN
+from loragen.tools import Tools
 from loragen.wire import Digest
 
 Status = Literal["compiling", "ready", "fallback", "failed"]
@@ -60,7 +64,7 @@ class RecipeRef(BaseModel):
 
 
 class Task(BaseModel):
-    """The record of a task. `prompt` is stored beside it, not in it."""
+    """The record of a task. `prompt` and `tools` are stored beside it, not in it."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -68,6 +72,7 @@ class Task(BaseModel):
     tenant: str
     edge_model: str
     prompt: str = Field(exclude=True, repr=False)
+    tools: Tools = Field((), exclude=True, repr=False)
     name: Name | None = None
     status: Status = "compiling"
     fallback_reason: FallbackReason | None = None

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from loragen.tools import Tools
+
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 RECIPE_HEADER = "x-lora-recipe"
@@ -29,6 +31,7 @@ class CompileRequest(Message):
 
     edge_model: str
     prompt: str = Field(repr=False)
+    tools: Tools = Field((), repr=False)
 
 
 class CompileReply(Message):

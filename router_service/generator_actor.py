@@ -14,6 +14,7 @@ from typing import Protocol
 
 from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong
 from loragen.recipe import Level, Recipe
+from loragen.tools import compile_text
 from loragen.wire import CompileReply, CompileRequest, Head
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class GeneratorActor:
         outcomes: dict[int, Outcome] = {}
         for edge_model in dict.fromkeys(request.edge_model for request in requests):
             places = [i for i, request in enumerate(requests) if request.edge_model == edge_model]
-            replies = self._compile_head(edge_model, [requests[i].prompt for i in places])
+            replies = self._compile_head(edge_model, [_text(requests[i]) for i in places])
             outcomes.update(zip(places, replies, strict=True))
         logger.info(
             "prompts compiled",
@@ -116,6 +117,10 @@ class GeneratorActor:
         return [
             error or _reply(next(recipes), generator=generator, seconds=seconds) for error in errors
         ]
+
+
+def _text(request: CompileRequest) -> str:
+    return compile_text(request.prompt, request.tools)
 
 
 def _too_long(generator: Compiler, prompt: str) -> PromptTooLong | None:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from loragen import metrics
 from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailable
+from loragen.tools import Tool
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
 
@@ -105,14 +106,18 @@ class Dispatcher:
         """Ask every worker for its health once."""
         await asyncio.gather(*(self._probe(model, worker) for model, worker in self._all()))
 
-    async def count_tokens(self, model: str, messages: Sequence[Mapping[str, Any]]) -> int:
+    async def count_tokens(
+        self, model: str, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Tool] = ()
+    ) -> int:
         """Return the length in tokens of messages as the workers of a model render them.
 
         Raises:
             InvalidRequest: the model's template refuses the messages.
             EdgeModelNotFound, WorkerUnavailable, DeadlineExceeded: see `send`.
         """
-        body = {"model": model, "messages": list(messages)}
+        body: dict[str, Any] = {"model": model, "messages": list(messages)}
+        if tools:
+            body["tools"] = [tool.body() for tool in tools]
         async with self.send(model, "/tokenize", body) as response:
             if response.status_code != 200:
                 raise refusal(response)

@@ -58,7 +58,9 @@ class HttpGenerator:
         if time.monotonic() < self._retry_at:
             raise GeneratorUnavailable("the generator does not answer", retry_after=self._cooldown)
         async with self._mapped():
-            response = await self._client.post("/compile", json=request.model_dump())
+            response = await self._client.post(
+                "/compile", json=request.model_dump(exclude_defaults=True)
+            )
         if response.status_code == 200:
             try:
                 return CompileReply.model_validate_json(response.content)

@@ -6,10 +6,18 @@ misleads its sender. Workers validate the values of sampling fields once more.
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from loragen.errors import InvalidRequest
 from loragen.task import Name, Policy
+from loragen.tools import Tools
 from server.body import check_values
 
 OUR_FIELDS = frozenset({"model", "task_id"})
@@ -32,7 +40,8 @@ class CreateTaskRequest(ApiRequest):
     """`POST /v1/tasks`."""
 
     model: str
-    system_prompt: str = Field(min_length=1, repr=False)
+    tools: Tools = Field((), repr=False)
+    system_prompt: str = Field("", validate_default=True, repr=False)
     name: Name | None = None
     policy: Policy = Policy()
     min_fidelity: float = Field(0.8, ge=0, le=1.2)
@@ -40,8 +49,10 @@ class CreateTaskRequest(ApiRequest):
 
     @field_validator("system_prompt")
     @classmethod
-    def _is_text(cls, value: str) -> str:
-        if not value.strip():
+    def _is_text(cls, value: str, info: ValidationInfo) -> str:
+        if not value and not info.data.get("tools"):
+            raise ValueError("required, unless the task has tools")
+        if value and not value.strip():
             raise ValueError("the system prompt is empty")
         if "\x00" in value:
             raise ValueError("the system prompt is not text")

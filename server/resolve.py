@@ -191,7 +191,7 @@ class Resolver:
         try:
             async with asyncio.timeout(self._timeout):
                 reply = await generator.compile(
-                    CompileRequest(edge_model=task.edge_model, prompt=task.prompt)
+                    CompileRequest(edge_model=task.edge_model, prompt=task.prompt, tools=task.tools)
                 )
             recipe = _checked(reply)
         except (LoragenError, TimeoutError) as error:

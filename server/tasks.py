@@ -1,4 +1,4 @@
-"""`/v1/tasks`: register a system prompt, look at it, delete it."""
+"""`/v1/tasks`: register a system prompt and tools, look at them, delete them."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
 from loragen.task import Task
+from loragen.tools import canonical_tools
 from server.memory import Resolved
 from server.requests import CreateTaskRequest
 from server.services import Services, services, tenant
@@ -24,12 +25,8 @@ Owner = Annotated[str, Depends(tenant)]
 
 @router.post("", status_code=201)
 async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) -> Response:
-    """Register a system prompt: 201 when ready, 202 while it compiles, 200 when it existed."""
-    if len(request.system_prompt.encode()) > parts.settings.max_prompt_bytes:
-        raise InvalidRequest(
-            f"system_prompt is larger than {parts.settings.max_prompt_bytes} bytes",
-            param="system_prompt",
-        )
+    """Register a prompt and tools: 201 when ready, 202 while it compiles, 200 when it existed."""
+    _check_size(request, parts.settings.max_prompt_bytes)
     task = await _registered(request, parts, owner)
     if task is not None:
         resolved = await _finish(task, parts, request.wait)
@@ -95,6 +92,21 @@ def task_object(task: Task) -> dict[str, Any]:
     }
 
 
+def _check_size(request: CreateTaskRequest, limit: int) -> None:
+    tools = canonical_tools(request.tools).encode()
+    if len(request.system_prompt.encode()) + len(tools) > limit:
+        what = "system_prompt and tools together are" if tools else "system_prompt is"
+        raise InvalidRequest(f"{what} larger than {limit} bytes", param="system_prompt")
+
+
+def _task_id(request: CreateTaskRequest, parts: Services, owner: str) -> str:
+    return parts.keys(owner).task_id(
+        edge_model=request.model,
+        prompt=request.system_prompt,
+        tools=canonical_tools(request.tools),
+    )
+
+
 async def _require(parts: Services, owner: str, task_id: str) -> Task:
     task = await parts.store.get(owner, task_id)
     if task is None:
@@ -108,7 +120,7 @@ async def _registered(request: CreateTaskRequest, parts: Services, owner: str) -
     Raises:
         Conflict: it has, with other settings than the request gives; tasks do not change.
     """
-    task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
+    task_id = _task_id(request, parts, owner)
     task = await parts.store.get(owner, task_id)
     if task is None:
         return None
@@ -121,12 +133,12 @@ async def _registered(request: CreateTaskRequest, parts: Services, owner: str) -
 
 async def _describe(request: CreateTaskRequest, parts: Services, owner: str) -> Task:
     parts.dispatcher.info(request.model)
-    task_id = parts.keys(owner).task_id(edge_model=request.model, prompt=request.system_prompt)
     return Task(
-        id=task_id,
+        id=_task_id(request, parts, owner),
         tenant=owner,
         edge_model=request.model,
         prompt=request.system_prompt,
+        tools=request.tools,
         name=request.name,
         created_at=int(time.time()),
         prompt_tokens=await _count_prompt(parts, request),
@@ -136,10 +148,11 @@ async def _describe(request: CreateTaskRequest, parts: Services, owner: str) -> 
 
 
 async def _count_prompt(parts: Services, request: CreateTaskRequest) -> int:
-    """Return how many tokens the prompt adds to a conversation."""
+    """Return how many tokens prompt and tools add to a conversation."""
     system = {"role": "system", "content": request.system_prompt}
+    messages = [system, _EMPTY_TURN] if request.system_prompt else [_EMPTY_TURN]
     prompted, bare = await asyncio.gather(
-        parts.dispatcher.count_tokens(request.model, [system, _EMPTY_TURN]),
+        parts.dispatcher.count_tokens(request.model, messages, tools=request.tools),
         parts.dispatcher.count_tokens(request.model, [_EMPTY_TURN]),
     )
     return prompted - bare
@@ -164,7 +177,7 @@ async def _refuse_unservable(resolved: Resolved, parts: Services) -> None:
     await parts.store.delete(task.tenant, task.id)
     parts.resolver.forget(task)
     raise PromptTooLong(
-        f"the system prompt has {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
+        f"prompt and tools have {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
         f"{limit} with the conversation, and no generator compiles it",
         param="system_prompt",
     )

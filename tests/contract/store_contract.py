@@ -11,6 +11,7 @@ from loragen.store import Store
 from loragen.task import Policy, RecipeRef, Task
 
 TENANT = "default"
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"default": None}}}]
 REF = RecipeRef(
     id="01" * 32, bytes=10, pool_id="02" * 32, generator_id="03" * 32, level=1,
     template_hash="04" * 32,
@@ -41,7 +42,7 @@ class StoreContract:
     async def test_a_task_comes_back_whole(self, store: Store) -> None:
         task = task_of(
             0, name="ada", policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
-            status="ready", compile_seconds=0.25, fidelity=0.9,
+            status="ready", compile_seconds=0.25, fidelity=0.9, tools=TOOLS,
         )  # fmt: skip
         assert await store.create(task)
         assert await store.get(TENANT, task.id) == task
@@ -76,10 +77,12 @@ class StoreContract:
         winner = results.index(True)
         assert await store.find_name(TENANT, "ada") == task_of(winner).id
 
-    async def test_update_replaces_the_record_and_keeps_the_prompt(self, store: Store) -> None:
-        await store.create(task_of(0))
-        changed = task_of(0, status="ready", recipe=REF)
-        assert await store.update(changed.model_copy(update={"prompt": "other"}))
+    async def test_update_replaces_the_record_and_keeps_the_prompt_and_the_tools(
+        self, store: Store
+    ) -> None:
+        await store.create(task_of(0, tools=TOOLS))
+        changed = task_of(0, status="ready", recipe=REF, tools=TOOLS)
+        assert await store.update(changed.model_copy(update={"prompt": "other", "tools": ()}))
         assert await store.get(TENANT, changed.id) == changed
 
     async def test_a_deleted_task_cannot_be_updated_to_life(self, store: Store) -> None:

@@ -241,7 +241,7 @@ def test_policies_without_fallback_are_kept(gate: Gateway) -> None:
         ({"model": MODEL, "system_prompt": "  "}, 400, "invalid_request", "system_prompt"),
         ({"model": MODEL, "system_prompt": {}}, 400, "invalid_request", "system_prompt"),
         ({"model": MODEL, "system_prompt": "x" * 300_000}, 400, "invalid_request", "system_prompt"),
-        ({"model": MODEL, "system_prompt": "x", "tools": []}, 400, "invalid_request", "tools"),
+        ({"model": MODEL, "system_prompt": "x", "tools": {}}, 400, "invalid_request", "tools"),
         ({"model": MODEL, "system_prompt": "x", "name": "A"}, 400, "invalid_request", "name"),
     ],
 )

@@ -115,9 +115,7 @@ class FakeWorker:
     async def _tokenize(self, request: Request) -> Response:
         self._authorise(request)
         body = await request.json()
-        return JSONResponse(
-            {"count": _count(body["messages"]), "max_model_len": self.max_model_len}
-        )
+        return JSONResponse({"count": _count_chat(body), "max_model_len": self.max_model_len})
 
     async def _generate(self, request: Request) -> Response:
         self._authorise(request)
@@ -206,7 +204,7 @@ class FakeWorker:
             raise Refusal(400, "Stream options can only be defined when `stream=True`.")
         if (body.get("temperature") or 0) < 0:
             raise Refusal(400, "temperature must be non-negative, got -1.0.")
-        tokens = _count(body["messages"]) if "messages" in body else _count_text(body["prompt"])
+        tokens = _count_chat(body) if "messages" in body else _count_text(body["prompt"])
         if tokens + (body.get("max_tokens") or 1) > self.max_model_len:
             raise Refusal(
                 400, f"This model's maximum context length is {self.max_model_len} tokens."
@@ -216,6 +214,17 @@ class FakeWorker:
 
 def _count(messages: list[dict[str, Any]]) -> int:
     return 1 + sum(2 + len(str(message.get("content") or "").split()) for message in messages)
+
+
+def _count_chat(body: dict[str, Any]) -> int:
+    """Count messages, and one more for every word of the tools' JSON."""
+    tools = body.get("tools") or []
+    return _count(body["messages"]) + sum(map(word_count, tools))
+
+
+def word_count(tool: dict[str, Any]) -> int:
+    """Return how many tokens a tool has: its JSON's words."""
+    return len(json.dumps(tool).split())
 
 
 def _count_text(prompt: Any) -> int:

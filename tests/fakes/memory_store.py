@@ -44,7 +44,9 @@ class MemoryStore:
         kept = self._tasks.get((task.tenant, task.id))
         if kept is None:
             return False
-        self._tasks[task.tenant, task.id] = task.model_copy(update={"prompt": kept.prompt})
+        self._tasks[task.tenant, task.id] = task.model_copy(
+            update={"prompt": kept.prompt, "tools": kept.tools}
+        )
         return True
 
     async def delete(self, tenant: str, task_id: str) -> bool:

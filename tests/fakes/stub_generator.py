@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from loragen.recipe import Level, Recipe
+from loragen.tools import compile_text
 from loragen.wire import CompileReply, CompileRequest
 from tests.fakes.fake_worker import EXPERTS, LAYERS, LINEARS, POOL_ID, TEMPLATE_HASH
 
@@ -50,7 +51,8 @@ class StubGenerator:
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt."""
-        self.calls[request.prompt] += 1
+        text = compile_text(request.prompt, request.tools)
+        self.calls[text] += 1
         # A flag and not an event, because tests set it from another thread.
         while self.is_held:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -58,7 +60,7 @@ class StubGenerator:
             raise self.error
         if self.reply is not None:
             return self.reply
-        recipe = recipe_of(request.prompt, pool_id=self.pool_id, experts=self.experts)
+        recipe = recipe_of(text, pool_id=self.pool_id, experts=self.experts)
         return reply_of(recipe)
 
     async def close(self) -> None:

@@ -36,6 +36,14 @@ def test_an_id_has_its_form_and_repeats(prompt: str, model: str) -> None:
     assert task_id == TenantKeys(SECRET, "default").task_id(edge_model=model, prompt=prompt)
 
 
+def test_tools_are_part_of_an_id() -> None:
+    keys = TenantKeys(SECRET, "default")
+    ids = [keys.task_id(edge_model="m", prompt="p", tools=tools) for tools in ("", "[1]", "[2]")]
+    assert len(set(ids)) == 3
+    assert ids[0] == keys.task_id(edge_model="m", prompt="p")
+    assert keys.task_id(edge_model="m", prompt="", tools="p") != ids[0]
+
+
 @given(parts=st.tuples(st.text(), st.text()), others=st.tuples(st.text(), st.text()))
 def test_different_parts_never_share_an_id(parts: tuple[str, str], others: tuple[str, str]) -> None:
     keys = TenantKeys(SECRET, "default")

@@ -7,6 +7,7 @@ import pytest
 
 from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong
 from loragen.recipe import Recipe
+from loragen.tools import compile_text, parse_tools
 from loragen.wire import CompileReply, CompileRequest
 from router_service.generator_actor import GeneratorActor
 from tests.fakes.fake_generator import FakeGenerator
@@ -34,6 +35,15 @@ async def test_replies_stand_in_the_order_of_requests_across_heads() -> None:
     alone = [(await actor(one=FakeGenerator()).compile_batch([request(p)]))[0] for p in "abca"]
     assert recipes == [reply.recipe for reply in alone if isinstance(reply, CompileReply)]
     assert (one.calls, two.calls) == (1, 1)
+
+
+async def test_tools_are_read_behind_the_prompt() -> None:
+    tools = parse_tools([{"type": "function", "function": {"name": "clock"}}])
+    with_tools = CompileRequest(edge_model="one", prompt="a", tools=tools)
+    as_text = request(compile_text("a", tools))
+    replies = await actor(one=FakeGenerator()).compile_batch([with_tools, as_text, request("a")])
+    recipes = [reply.recipe_id for reply in replies if isinstance(reply, CompileReply)]
+    assert recipes[0] == recipes[1] != recipes[2]
 
 
 async def test_one_prompt_too_long_fails_alone() -> None:

@@ -26,7 +26,8 @@ def refused(kind: type[ApiRequest], body: dict[str, Any]) -> InvalidRequest:
     ("kind", "body", "param", "says"),
     [
         (CreateTaskRequest, {"model": "demo"}, "system_prompt", "required"),
-        (CreateTaskRequest, {**TASK, "system_prompt": ""}, "system_prompt", "at least 1"),
+        (CreateTaskRequest, {**TASK, "system_prompt": ""}, "system_prompt", "required"),
+        (CreateTaskRequest, {**TASK, "tools": [{}]}, "tools.0.type", "required"),
         (CreateTaskRequest, {**TASK, "system_prompt": " \n\t"}, "system_prompt", "empty"),
         (CreateTaskRequest, {**TASK, "system_prompt": "a\0b"}, "system_prompt", "not text"),
         (CreateTaskRequest, {**TASK, "system_prompt": ["a"]}, "system_prompt", "string"),
