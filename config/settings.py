@@ -141,6 +141,11 @@ class ServerSettings(Section):
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="Port of /metrics alone; default: the API's port."
     )
+    allow_open_network: bool = Field(
+        False,
+        description="Bind beyond loopback although no API keys exist: whoever reaches the port is "
+        "the one open tenant. Only behind a network policy or a proxy that authenticates.",
+    )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
     request_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one answer.")
     connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")

@@ -34,7 +34,14 @@ def main(
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
         raise typer.Exit(error.exit_code) from error
-    logger.info("no API keys are configured: one open tenant, loopback only")
+    if _is_loopback(settings.server.host):
+        logger.info("no API keys are configured: one open tenant, loopback only")
+    else:
+        logger.warning(
+            "OPEN TO THE NETWORK WITHOUT API KEYS (server.allow_open_network): whoever reaches "
+            "this port is the one tenant",
+            extra={"host": settings.server.host, "port": settings.server.port},
+        )
     uvicorn.run(
         app,
         host=settings.server.host,
@@ -47,13 +54,10 @@ def main(
 
 def _refuse_open_network(settings: Settings) -> None:
     host = settings.server.host
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not loopback:
+    if not _is_loopback(host) and not settings.server.allow_open_network:
         raise ConfigError(
-            f"server.host: {host} is not a loopback address, and no API keys are configured"
+            f"server.host: {host} is not a loopback address, and no API keys are configured; "
+            "behind a network policy set server.allow_open_network"
         )
 
 
@@ -62,6 +66,13 @@ def _serve_metrics(settings: Settings) -> None:
     if port is not None:
         require_free([PortClaim("server.metrics_port", host, port)])
         serve_metrics(host, port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 if __name__ == "__main__":
