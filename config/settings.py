@@ -90,6 +90,11 @@ class EdgeModelSettings(Section):
         (),
         description="Where the gateway finds this model's workers; default: this machine's port.",
     )
+    worker_service: AnyHttpUrl | None = Field(
+        None,
+        description="In place of worker_urls: a URL whose host name has the IP address of every "
+        "worker of this model, such as a headless Kubernetes Service; looked up again and again.",
+    )
     port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Compute type.")
     max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
@@ -196,6 +201,11 @@ class Settings(BaseSettings):
         names = [model.name for model in self.edge_models]
         if len(set(names)) != len(names):
             raise ValueError("edge_models: two models have the same name")
+        for model in self.edge_models:
+            if model.worker_service is not None and model.worker_urls:
+                raise ValueError(
+                    f"edge_models {model.name}: worker_service or worker_urls, not both"
+                )
         return self
 
     def edge_model(self, name: str) -> EdgeModelSettings:
@@ -211,7 +221,9 @@ class Settings(BaseSettings):
         raise ConfigError(f"no edge model {name!r} in the configuration (configured: {known})")
 
     def worker_urls(self, model: EdgeModelSettings) -> tuple[str, ...]:
-        """Return the worker addresses of a model, without trailing slash."""
+        """Return the known worker addresses of a model, without trailing slash."""
+        if model.worker_service is not None:
+            return ()
         urls = [str(url) for url in model.worker_urls] or [f"http://127.0.0.1:{model.port}"]
         return tuple(url.rstrip("/") for url in urls)
 

@@ -169,8 +169,12 @@ def has_local_generator(settings: Settings) -> bool:
 
 
 def local_workers(settings: Settings) -> list[EdgeModelSettings]:
-    """Return the edge models whose worker is started here: those without `worker_urls`."""
-    return [model for model in settings.edge_models if not model.worker_urls]
+    """Return the edge models whose worker is started here: those that name no place for it."""
+    return [
+        model
+        for model in settings.edge_models
+        if not model.worker_urls and model.worker_service is None
+    ]
 
 
 def generator_url(settings: Settings) -> str:

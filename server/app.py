@@ -14,6 +14,7 @@ from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from loragen.store import RedisStore, Store
 from server import exposition, generation, system, tasks
+from server.discovery import Discovery
 from server.dispatch import Dispatcher
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
@@ -73,6 +74,13 @@ def build_app(
         {model.name: settings.worker_urls(model) for model in settings.edge_models},
         workers,
         probe_interval_seconds=settings.server.probe_interval_seconds,
+        discovery=Discovery(
+            {
+                model.name: str(model.worker_service)
+                for model in settings.edge_models
+                if model.worker_service is not None
+            }
+        ),
     )
     timeout = settings.server.compile_timeout_seconds
     services = Services(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -23,6 +23,7 @@ from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailabl
 from loragen.tools import Tool
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
+from server.discovery import Discovery
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,16 @@ class Loss(Enum):
 
 @dataclass(slots=True)
 class Worker:
-    """One worker as this gateway sees it; `info` is None while it is not healthy."""
+    """One worker as this gateway sees it; `info` is None while it is not healthy.
+
+    `listed` ends when its service lists it no longer; what it is answering it answers still.
+    """
 
     url: str
     outstanding: int = 0
     info: WorkerInfo | None = None
+    listed: bool = True
+    watched: bool = False
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -56,6 +62,18 @@ class Worker:
         finally:
             self.outstanding -= 1
             gauge.dec()
+            self._forget()
+
+    def unlist(self) -> None:
+        """Take no more requests."""
+        self.listed, self.info = False, None
+        self._forget()
+
+    def _forget(self) -> None:
+        # Addresses come and go with pods: without this their series would pile up.
+        if not self.listed and self.outstanding == 0:
+            with suppress(KeyError):  # it never had a request
+                metrics.WORKER_REQUESTS_INFLIGHT.remove(self.url)
 
 
 class Dispatcher:
@@ -67,8 +85,10 @@ class Dispatcher:
         client: httpx.AsyncClient,
         *,
         probe_interval_seconds: float,
+        discovery: Discovery | None = None,
     ) -> None:
-        """`client` carries the workers' key and the deadlines."""
+        """`client` carries the workers' key and the deadlines; `discovery` changes the `urls`."""
+        self._discovery = discovery or Discovery({})
         self._workers = {model: [Worker(url) for url in each] for model, each in urls.items()}
         self._client = client
         self._interval = probe_interval_seconds
@@ -99,11 +119,17 @@ class Dispatcher:
     async def probe_forever(self) -> None:
         """Ask every worker for its health again and again; one that hangs holds up no other."""
         async with asyncio.TaskGroup() as group:
-            for model, worker in self._all():
-                group.create_task(self._watch(model, worker))
+            while True:
+                for model, worker in self._all():
+                    if not worker.watched:
+                        worker.watched = True
+                        group.create_task(self._watch(model, worker))
+                await asyncio.sleep(self._interval)
+                await self._list()
 
     async def probe(self) -> None:
-        """Ask every worker for its health once."""
+        """Look for the workers and ask every one for its health, once."""
+        await self._list()
         await asyncio.gather(*(self._probe(model, worker) for model, worker in self._all()))
 
     async def count_tokens(
@@ -187,10 +213,18 @@ class Dispatcher:
         return response
 
     async def _watch(self, model: str, worker: Worker) -> None:
-        while True:
+        while worker.listed:
             await self._probe(model, worker)
             metrics.WORKER_UP.labels(model, worker.url).set(worker.info is not None)
             await asyncio.sleep(self._interval)
+
+    async def _list(self) -> None:
+        """Take the workers that discovery lists, and no longer those that it does not."""
+        for model, urls in (await self._discovery.look()).items():
+            known = {worker.url: worker for worker in self._workers[model]}
+            self._workers[model] = [known.pop(url, Worker(url)) for url in urls]
+            for worker in known.values():
+                worker.unlist()
 
     async def _probe(self, model: str, worker: Worker) -> None:
         try:
