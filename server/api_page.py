@@ -1,4 +1,4 @@
-"""API page: the parts of docs/api.md that code says better: calls, errors, metrics.
+"""API page: the parts of docs/api.md that code says better: calls and errors.
 
 `python -m server.api_page` writes them between the page's marks; a test compares.
 """
@@ -9,10 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from config.settings import EdgeModelSettings, Settings
-from loragen import metrics
 from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, StartupError
 from server.app import create_app
 
@@ -43,7 +40,7 @@ def openapi() -> dict[str, Any]:
 
 def render(page: str, document: Schema) -> str:
     """Return the page with its written parts as the code and an OpenAPI document have them."""
-    parts = {"calls": _calls(document), "errors": _errors(), "metrics": _metrics()}
+    parts = {"calls": _calls(document), "errors": _errors()}
     lines = {name: "\n".join(part) for name, part in parts.items()}
     return _BLOCK.sub(lambda block: f"{block[1]}{lines[block[2]]}\n{block[3]}", page)
 
@@ -60,17 +57,6 @@ def _descendants(root: type[LoragenError]) -> Iterator[type[LoragenError]]:
     yield root
     for child in root.__subclasses__():
         yield from _descendants(child)
-
-
-def _metrics() -> Iterator[str]:
-    yield "| metric | labels | |"
-    yield "|---|---|---|"
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            described = next(iter(metric.describe()))
-            name = described.name + ("_total" if described.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            yield f"| `{name}` | {labels} | {described.documentation} |"
 
 
 def _calls(document: Schema) -> Iterator[str]:
