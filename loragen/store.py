@@ -3,22 +3,25 @@
     {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:names:{tenant}            hash    name -> task id
+    {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
 
 Only recipes carry a time to live, so `maxmemory-policy volatile-lru` evicts recipes and never a
 task; an evicted recipe is compiled again from its task.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 import redis.asyncio as redis
 from pydantic import ValidationError
 
-from loragen.errors import Conflict, StoreUnavailable
+from loragen.errors import Conflict, StoreUnavailable, TaskNotFound
 from loragen.redis_client import as_bytes, connect, mapped
-from loragen.task import Task
+from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
 
 _FIELDS: Final = ("record", "prompt", "tools")
@@ -47,9 +50,41 @@ local name = readable and type(task) == 'table' and task['name']
 if type(name) == 'string' and redis.call('HGET', KEYS[3], name) == id then
   redis.call('HDEL', KEYS[3], name)
 end
+local created_at = redis.call('ZSCORE', KEYS[2], id)
+if created_at then redis.call('SET', KEYS[4], created_at, 'EX', ARGV[2]) end
 redis.call('ZREM', KEYS[2], id)
 return redis.call('DEL', KEYS[1])
 """
+_PAGE: Final = """
+local after, limit, newest_first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local start = 0
+if after ~= '' then
+  local at = redis.call('ZSCORE', KEYS[1], after) or redis.call('GET', KEYS[2])
+  if not at then return false end
+  if newest_first then
+    start = redis.call('ZCOUNT', KEYS[1], '(' .. at, '+inf')
+  else
+    start = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. at)
+  end
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[1], at, at, 'BYSCORE')) do
+    if id == after or (id > after) == newest_first then start = start + 1 end
+  end
+end
+if newest_first then
+  return redis.call('ZRANGE', KEYS[1], start, start + limit - 1, 'REV')
+end
+return redis.call('ZRANGE', KEYS[1], start, start + limit - 1)
+"""
+_GONE_SECONDS: Final = 3_600
+"""How long a page can go on behind a task that was deleted since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks of a tenant, in order, and whether others follow."""
+
+    tasks: list[TaskRecord]
+    has_more: bool
 
 
 class Store(Protocol):
@@ -71,8 +106,20 @@ class Store(Protocol):
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task and its name; False if there was none."""
 
-    async def page(self, tenant: str, *, limit: int) -> list[Task]:
-        """Return the tenant's newest tasks, newest first."""
+    async def page(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> Page:
+        """Return the tenant's tasks behind task `after`, by time of creation, then by id.
+
+        Following pages from end to end meets every task that was there all along exactly once,
+        whatever is created and deleted meanwhile, be it the task `after` itself.
+
+        Raises:
+            TaskNotFound: there was no task `after` within the last hour.
+        """
+
+    async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Return those of the tasks that exist, by id."""
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
@@ -106,6 +153,7 @@ class RedisStore:
         self._create = client.register_script(_CREATE)
         self._update = client.register_script(_UPDATE)
         self._delete = client.register_script(_DELETE)
+        self._page = client.register_script(_PAGE)
 
     @classmethod
     def connect(
@@ -160,21 +208,40 @@ class RedisStore:
 
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task and its name; False if there was none."""
-        keys = [*self._task_keys(tenant, task_id), self._names(tenant)]
+        keys = [*self._task_keys(tenant, task_id), self._names(tenant), self._gone(tenant, task_id)]
         async with mapped():
-            deleted = await self._delete(keys=keys, args=[task_id])
+            deleted = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
         return bool(deleted)
 
-    async def page(self, tenant: str, *, limit: int) -> list[Task]:
-        """Return the tenant's newest tasks, newest first."""
+    async def page(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> Page:
+        """Return the tenant's tasks behind task `after`; see `Store.page`.
+
+        Raises:
+            TaskNotFound: there was no task `after` within the last hour.
+        """
+        cursor = after or ""
         async with mapped():
-            ids = await self._redis.zrange(self._tasks(tenant), 0, limit - 1, desc=True)
-            pipeline = self._redis.pipeline(transaction=False)
-            for task_id in ids:
-                key = self._task(tenant, as_bytes(task_id).decode())
-                pipeline.hmget(key, _FIELDS)
+            found = await self._page(
+                keys=[self._tasks(tenant), self._gone(tenant, cursor)],
+                args=[cursor, limit + 1, int(newest_first)],
+            )
+        if found is None:
+            raise TaskNotFound("no task of that id to go on after", param="after")
+        ids = [as_bytes(task_id).decode() for task_id in found]
+        records = await self.records(tenant, ids[:limit])
+        return Page(list(records.values()), has_more=len(ids) > limit)
+
+    async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Return those of the tasks that exist, by id."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hget(self._task(tenant, task_id), "record")
+        async with mapped():
             rows = await pipeline.execute()
-        return [task for row in rows if (task := _task(row)) is not None]
+        pairs = zip(task_ids, rows, strict=True)
+        return {task_id: _record(row) for task_id, row in pairs if row is not None}
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
@@ -223,6 +290,11 @@ class RedisStore:
     def _tasks(self, tenant: str) -> str:
         return f"{self._namespace}:tasks:{tenant}"
 
+    def _gone(self, tenant: str, task_id: str) -> str:
+        # A digest, because a deleted task's id is to be found nowhere.
+        digest = hashlib.sha256(task_id.encode()).hexdigest()[:32]
+        return f"{self._namespace}:gone:{tenant}:{digest}"
+
     def _names(self, tenant: str) -> str:
         return f"{self._namespace}:names:{tenant}"
 
@@ -241,4 +313,11 @@ def _task(row: Sequence[bytes | str | None]) -> Task | None:
             tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
         )
     except (ValidationError, TypeError, ValueError) as error:
+        raise StoreUnavailable("a stored task cannot be read") from error
+
+
+def _record(text: bytes | str) -> TaskRecord:
+    try:
+        return TaskRecord.model_validate_json(text)
+    except ValidationError as error:
         raise StoreUnavailable("a stored task cannot be read") from error

@@ -63,16 +63,14 @@ class RecipeRef(BaseModel):
     template_hash: Digest
 
 
-class Task(BaseModel):
-    """The record of a task. `prompt` and `tools` are stored beside it, not in it."""
+class TaskRecord(BaseModel):
+    """What is known of a task without reading its prompt."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: str
     tenant: str
     edge_model: str
-    prompt: str = Field(exclude=True, repr=False)
-    tools: Tools = Field((), exclude=True, repr=False)
     name: Name | None = None
     status: Status = "compiling"
     fallback_reason: FallbackReason | None = None
@@ -83,3 +81,10 @@ class Task(BaseModel):
     recipe: RecipeRef | None = None
     fidelity: float | None = None
     compile_seconds: float | None = None
+
+
+class Task(TaskRecord):
+    """A whole task. `prompt` and `tools` are stored beside the record, not in it."""
+
+    prompt: str = Field(exclude=True, repr=False)
+    tools: Tools = Field((), exclude=True, repr=False)

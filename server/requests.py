@@ -4,7 +4,7 @@ The lists are explicit and unknown fields are errors, because a field that is ac
 misleads its sender. Workers validate the values of sampling fields once more.
 """
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -57,6 +57,18 @@ class CreateTaskRequest(ApiRequest):
         if "\x00" in value:
             raise ValueError("the system prompt is not text")
         return value
+
+
+class PageQuery(BaseModel):
+    """`GET /v1/tasks?limit=&after=&order=`, as OpenAI pages its lists."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(20, ge=1, le=100, description="Tasks on a page.")
+    after: str | None = Field(
+        None, min_length=1, description="Go on behind this task: `last_id` of the page before."
+    )
+    order: Literal["asc", "desc"] = Field("desc", description="By time of creation.")
 
 
 class GenerationRequest(ApiRequest):

@@ -21,10 +21,13 @@ async def models(
     """Return the edge models; with `tasks=true` also the tenant's named tasks."""
     names = list(parts.dispatcher.edge_models)
     if tasks:
-        for name, task_id in sorted((await parts.store.names(owner)).items()):
-            task = await parts.store.get(owner, task_id)
-            if task is not None:
-                names.append(f"{task.edge_model}:{name}")
+        named = await parts.store.names(owner)
+        records = await parts.store.records(owner, list(named.values()))
+        names += [
+            f"{records[task_id].edge_model}:{name}"
+            for name, task_id in sorted(named.items())
+            if task_id in records
+        ]
     return {"object": "list", "data": [model_object(name) for name in names]}
 
 

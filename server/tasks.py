@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
-from loragen.task import Task
+from loragen.task import Task, TaskRecord
 from loragen.tools import canonical_tools
 from server.memory import Resolved
-from server.requests import CreateTaskRequest
+from server.requests import CreateTaskRequest, PageQuery
 from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -42,14 +42,18 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
 
 @router.get("")
 async def list_tasks(
-    parts: Parts, owner: Owner, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    parts: Parts, owner: Owner, query: Annotated[PageQuery, Query()]
 ) -> dict[str, Any]:
-    """Return the tenant's newest tasks."""
-    tasks = await parts.store.page(owner, limit=limit + 1)
+    """Return a page of the tenant's tasks."""
+    page = await parts.store.page(
+        owner, limit=query.limit, after=query.after, newest_first=query.order == "desc"
+    )
     return {
         "object": "list",
-        "data": [task_object(task) for task in tasks[:limit]],
-        "has_more": len(tasks) > limit,
+        "data": [task_object(task) for task in page.tasks],
+        "first_id": page.tasks[0].id if page.tasks else None,
+        "last_id": page.tasks[-1].id if page.tasks else None,
+        "has_more": page.has_more,
     }
 
 
@@ -71,7 +75,7 @@ async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any
     return {"id": task_id, "object": "task.deleted", "deleted": True}
 
 
-def task_object(task: Task) -> dict[str, Any]:
+def task_object(task: TaskRecord) -> dict[str, Any]:
     """Return a task as the API shows it; the prompt itself is never shown."""
     recipe = task.recipe
     return {

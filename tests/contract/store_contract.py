@@ -1,14 +1,17 @@
 """What the gateway relies on in a store. A subclass gives the fixture `store`."""
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from loragen.errors import Conflict
+from loragen.errors import Conflict, TaskNotFound
 from loragen.store import Store
-from loragen.task import Policy, RecipeRef, Task
+from loragen.task import Policy, RecipeRef, Task, TaskRecord
 
 TENANT = "default"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"default": None}}}]
@@ -31,7 +34,7 @@ def task_of(number: int, **fields: Any) -> Task:
     return Task.model_validate({**known, **fields})
 
 
-def ids(tasks: Sequence[Task]) -> list[str]:
+def ids(tasks: Sequence[TaskRecord]) -> list[str]:
     """Return the ids of tasks."""
     return [task.id for task in tasks]
 
@@ -67,7 +70,7 @@ class StoreContract:
             await store.create(task_of(1, name="ada"))
         assert caught.value.param == "name"
         assert await store.get(TENANT, task_of(1).id) is None
-        assert await store.page(TENANT, limit=10) == [task_of(0, name="ada")]
+        assert ids((await store.page(TENANT, limit=10)).tasks) == ids([task_of(0)])
 
     async def test_of_concurrent_claims_of_a_name_one_wins(self, store: Store) -> None:
         claims = [store.create(task_of(number, name="ada")) for number in range(20)]
@@ -96,7 +99,7 @@ class StoreContract:
         assert await store.delete(TENANT, task_of(0).id)
         assert await store.find_name(TENANT, "ada") is None
         assert await store.names(TENANT) == {}
-        assert await store.page(TENANT, limit=10) == []
+        assert (await store.page(TENANT, limit=10)).tasks == []
         assert not await store.delete(TENANT, task_of(0).id)
 
     async def test_a_freed_name_can_be_given_again(self, store: Store) -> None:
@@ -112,22 +115,87 @@ class StoreContract:
         await store.create(task_of(2))
         assert await store.names(TENANT) == {"ada": task_of(0).id, "bob": task_of(1).id}
 
-    async def test_a_page_has_the_newest_first_and_its_limit(self, store: Store) -> None:
+    async def test_a_page_has_its_order_and_its_limit(self, store: Store) -> None:
         for number in (1, 3, 0, 2, 4):
             await store.create(task_of(number))
         await store.delete(TENANT, task_of(3).id)
-        assert ids(await store.page(TENANT, limit=3)) == ids([task_of(n) for n in (4, 2, 1)])
-        assert ids(await store.page(TENANT, limit=9)) == ids([task_of(n) for n in (4, 2, 1, 0)])
+        page = await store.page(TENANT, limit=3)
+        assert (ids(page.tasks), page.has_more) == (ids([task_of(n) for n in (4, 2, 1)]), True)
+        page = await store.page(TENANT, limit=4)
+        assert (ids(page.tasks), page.has_more) == (ids([task_of(n) for n in (4, 2, 1, 0)]), False)
+        page = await store.page(TENANT, limit=2, newest_first=False)
+        assert (ids(page.tasks), page.has_more) == (ids([task_of(n) for n in (0, 1)]), True)
 
     async def test_tasks_of_one_second_have_a_stable_order(self, store: Store) -> None:
         for number in (1, 0, 2):
             await store.create(task_of(number, created_at=5))
-        assert ids(await store.page(TENANT, limit=9)) == ids([task_of(n) for n in (2, 1, 0)])
+        page = await store.page(TENANT, limit=9)
+        assert ids(page.tasks) == ids([task_of(n) for n in (2, 1, 0)])
+
+    async def test_a_page_behind_a_task_that_never_was_is_refused(self, store: Store) -> None:
+        await store.create(task_of(0))
+        with pytest.raises(TaskNotFound) as caught:
+            await store.page(TENANT, limit=1, after=task_of(1).id)
+        assert caught.value.param == "after"
+
+    @settings(
+        max_examples=60,
+        deadline=None,
+        # Every example has a tenant of its own, and the two stores never meet.
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.differing_executors,
+        ],
+    )
+    @given(paging=st.data())
+    async def test_paging_meets_every_task_once_whatever_happens_meanwhile(
+        self, store: Store, paging: st.DataObject
+    ) -> None:
+        tenant = uuid.uuid4().hex
+        created_at = paging.draw(st.lists(st.integers(1, 3), max_size=8))
+        newest_first = paging.draw(st.booleans())
+        tasks = [task_of(n, tenant=tenant, created_at=at) for n, at in enumerate(created_at)]
+        for task in tasks:
+            await store.create(task)
+        lasting, free = set(ids(tasks)), list(range(len(tasks), 26))
+        seen: list[TaskRecord] = []
+        has_more = True
+        while has_more:
+            page = await store.page(
+                tenant,
+                limit=paging.draw(st.integers(1, 3)),
+                after=seen[-1].id if seen else None,
+                newest_first=newest_first,
+            )
+            seen += page.tasks
+            has_more = page.has_more
+            if paging.draw(st.booleans()) and lasting:
+                gone = paging.draw(st.sampled_from(sorted(lasting)))
+                await store.delete(tenant, gone)
+                lasting.remove(gone)
+            if paging.draw(st.booleans()) and seen:
+                lasting.discard(seen[-1].id)
+                await store.delete(tenant, seen[-1].id)  # what the next page goes on behind
+            if paging.draw(st.booleans()) and free:
+                late = task_of(free.pop(), tenant=tenant, created_at=paging.draw(st.integers(0, 4)))
+                await store.create(late)
+        assert len(set(ids(seen))) == len(seen)
+        assert lasting <= set(ids(seen))
+        order = [(task.created_at, task.id) for task in seen]
+        assert order == sorted(order, reverse=newest_first)
+
+    async def test_records_are_read_without_prompts(self, store: Store) -> None:
+        await store.create(task_of(0, min_fidelity=0.5))
+        found = await store.records(TENANT, [task_of(0).id, task_of(1).id])
+        assert list(found) == [task_of(0).id]
+        assert type(found[task_of(0).id]) is TaskRecord
+        assert found[task_of(0).id].min_fidelity == 0.5
 
     async def test_tenants_see_only_their_own(self, store: Store) -> None:
         await store.create(task_of(0, name="ada"))
         assert await store.get("other", task_of(0).id) is None
-        assert await store.page("other", limit=10) == []
+        assert (await store.page("other", limit=10)).tasks == []
+        assert await store.records("other", [task_of(0).id]) == {}
         assert await store.names("other") == {}
         assert await store.find_name("other", "ada") is None
         assert not await store.delete("other", task_of(0).id)

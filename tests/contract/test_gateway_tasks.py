@@ -23,6 +23,12 @@ def error_of(reply: Any) -> tuple[int, str, str | None]:
     return reply.status_code, error["code"], error["param"]
 
 
+def left_in_redis(gate: Gateway, valkey: Valkey) -> list[bytes]:
+    """Return the keys of the gateway but for the markers by which pages go on."""
+    keys = [bytes(key) for key in valkey.client.scan_iter(f"{gate.namespace}:*")]
+    return [key for key in keys if b":gone:" not in key]
+
+
 def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
     reply = gate.http.post("/v1/tasks", json={"model": MODEL, "system_prompt": PROMPT})
     assert reply.status_code == 201
@@ -90,7 +96,10 @@ def test_a_task_is_read_listed_and_deleted(gate: Gateway) -> None:
     path = f"/v1/tasks/{task['id']}"
     assert gate.http.get(path).json() == shown
     page = gate.http.get("/v1/tasks").json()
-    assert page == {"object": "list", "data": [shown], "has_more": False}
+    assert page == {
+        "object": "list", "data": [shown], "first_id": task["id"], "last_id": task["id"],
+        "has_more": False,
+    }  # fmt: skip
     assert PROMPT not in gate.http.get("/v1/tasks").text
     assert gate.http.delete(path).json() == {
         "id": task["id"], "object": "task.deleted", "deleted": True
@@ -105,7 +114,7 @@ def test_a_deleted_task_leaves_nothing_in_redis(gate: Gateway, valkey: Valkey) -
     task = gate.create(PROMPT, name="ada")
     assert list(valkey.client.scan_iter(f"{gate.namespace}:*"))
     gate.http.delete(f"/v1/tasks/{task['id']}")
-    assert list(valkey.client.scan_iter(f"{gate.namespace}:*")) == []
+    assert left_in_redis(gate, valkey) == []
 
 
 def test_a_task_deleted_while_it_compiles_leaves_nothing_in_redis(
@@ -117,7 +126,7 @@ def test_a_task_deleted_while_it_compiles_leaves_nothing_in_redis(
     gate.http.delete(f"/v1/tasks/{task['id']}")
     gate.generator.is_held = False
     wait_until(lambda: gate.metric("loragen_compile_inflight") == 0)
-    wait_until(lambda: list(valkey.client.scan_iter(f"{gate.namespace}:*")) == [])
+    wait_until(lambda: left_in_redis(gate, valkey) == [])
 
 
 def test_a_page_has_its_limit_and_says_if_there_is_more(gate: Gateway) -> None:
@@ -131,10 +140,39 @@ def test_a_page_has_its_limit_and_says_if_there_is_more(gate: Gateway) -> None:
     assert page["has_more"] is False
 
 
-@pytest.mark.parametrize("limit", ["0", "101", "x", ""])
-def test_a_page_of_no_size_is_refused(gate: Gateway, limit: str) -> None:
-    reply = gate.http.get("/v1/tasks", params={"limit": limit})
-    assert error_of(reply) == (400, "invalid_request", "limit")
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_follow_one_another_while_their_tasks_are_deleted(gate: Gateway, order: str) -> None:
+    made = {gate.create(f"Prompt {number}.")["id"] for number in range(5)}
+    seen: list[str] = []
+    page: dict[str, Any] = {"has_more": True, "last_id": None}
+    while page["has_more"]:
+        after = {"after": page["last_id"]} if seen else {}
+        page = gate.http.get("/v1/tasks", params={"limit": 2, "order": order, **after}).json()
+        found = [task["id"] for task in page["data"]]
+        assert (page["first_id"], page["last_id"]) == (found[0], found[-1])
+        seen += found
+        for task_id in found:
+            gate.http.delete(f"/v1/tasks/{task_id}")
+    assert len(seen) == 5
+    assert set(seen) == made
+    page = gate.http.get("/v1/tasks").json()
+    assert page == {
+        "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("limit=", "limit"),
+     ("order=up", "order"), ("after=", "after"), ("before=x", "before")],
+)  # fmt: skip
+def test_a_page_that_cannot_be_is_refused(gate: Gateway, query: str, param: str) -> None:
+    assert error_of(gate.http.get(f"/v1/tasks?{query}")) == (400, "invalid_request", param)
+
+
+def test_a_page_behind_an_unknown_task_is_not_found(gate: Gateway) -> None:
+    reply = gate.http.get("/v1/tasks", params={"after": "task_" + "a" * 26})
+    assert error_of(reply) == (404, "task_not_found", "after")
 
 
 def test_a_name_belongs_to_one_task(gate: Gateway) -> None:

@@ -22,6 +22,7 @@ CALLS: dict[str, Call] = {
     "update": lambda store: store.update(task_of(0)),
     "delete": lambda store: store.delete(TENANT, "x"),
     "page": lambda store: store.page(TENANT, limit=1),
+    "records": lambda store: store.records(TENANT, ["x"]),
     "find_name": lambda store: store.find_name(TENANT, "x"),
     "names": lambda store: store.names(TENANT),
     "get_recipe": lambda store: store.get_recipe("x"),
@@ -106,6 +107,16 @@ class TestRedisStore(StoreContract):
         valkey.client.hset(key, "record", record[:-1] + ',"later":1}')
         assert await store.get(TENANT, task_of(0).id) == task_of(0)
 
+    async def test_of_a_deleted_task_a_nameless_marker_stays_for_an_hour(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        await store.create(task_of(0, name="ada"))
+        await store.delete(TENANT, task_of(0).id)
+        (key,) = valkey.client.scan_iter(f"{namespace}:*")
+        assert task_of(0).id not in str(key)
+        assert valkey.client.get(key) == b"1000"
+        assert 3_500 < int(str(valkey.client.ttl(key))) <= 3_600
+
     async def test_a_damaged_record_is_reported_and_can_be_deleted(
         self, store: RedisStore, valkey: Valkey, namespace: str
     ) -> None:
@@ -115,7 +126,7 @@ class TestRedisStore(StoreContract):
         with pytest.raises(StoreUnavailable, match="cannot be read"):
             await store.get(TENANT, task_of(0).id)
         assert await store.delete(TENANT, task_of(0).id)
-        assert await store.page(TENANT, limit=9) == []
+        assert (await store.page(TENANT, limit=9)).tasks == []
 
     async def test_more_calls_than_connections_wait_their_turn(self, store: RedisStore) -> None:
         await asyncio.gather(*(store.put_recipe(f"k{n}", b"x") for n in range(200)))
@@ -138,7 +149,7 @@ async def test_under_memory_pressure_recipes_go_and_tasks_stay(
             await store.put_recipe(f"k{number}", b"x" * (64 << 10))
         kept = [await store.get_recipe(f"k{number}") for number in range(60)]
         assert 0 < kept.count(None) < 60
-        assert len(await store.page(TENANT, limit=20)) == 10
+        assert len((await store.page(TENANT, limit=20)).tasks) == 10
     finally:
         await store.close()
         server.kill()

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from loragen.errors import Conflict, StoreUnavailable
-from loragen.task import Task
+from loragen.errors import Conflict, StoreUnavailable, TaskNotFound
+from loragen.store import Page
+from loragen.task import Task, TaskRecord
 
 
 class MemoryStore:
@@ -16,6 +17,7 @@ class MemoryStore:
     ) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._gone: dict[tuple[str, str], int] = {}
         self._recipes: dict[str, tuple[bytes, float]] = {}
         self._ttl = recipe_ttl_seconds
         self._clock = clock
@@ -53,15 +55,39 @@ class MemoryStore:
         """Delete a task and its name; False if there was none."""
         await self._reach()
         task = self._tasks.pop((tenant, task_id), None)
-        if task is not None and task.name is not None:
+        if task is None:
+            return False
+        self._gone[tenant, task_id] = task.created_at
+        if task.name is not None:
             del self._names[tenant, task.name]
-        return task is not None
+        return True
 
-    async def page(self, tenant: str, *, limit: int) -> list[Task]:
-        """Return the tenant's newest tasks, newest first."""
+    async def page(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> Page:
+        """Return the tenant's tasks behind task `after`; see `Store.page`."""
         await self._reach()
         own = [task for task in self._tasks.values() if task.tenant == tenant]
-        return sorted(own, key=lambda task: (task.created_at, task.id), reverse=True)[:limit]
+        own.sort(key=lambda task: (task.created_at, task.id), reverse=newest_first)
+        if after is not None:
+            task = self._tasks.get((tenant, after))
+            at = self._gone.get((tenant, after)) if task is None else task.created_at
+            if at is None:
+                raise TaskNotFound("no task of that id to go on after", param="after")
+            here = (at, after)
+            own = [
+                task
+                for task in own
+                if (task.created_at, task.id) != here
+                and ((task.created_at, task.id) < here) == newest_first
+            ]
+        return Page([_record(task) for task in own[:limit]], has_more=len(own) > limit)
+
+    async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Return those of the tasks that exist, by id."""
+        await self._reach()
+        found = ((task_id, self._tasks.get((tenant, task_id))) for task_id in task_ids)
+        return {task_id: _record(task) for task_id, task in found if task is not None}
 
     async def find_name(self, tenant: str, name: str) -> str | None:
         """Return the task id a name stands for."""
@@ -115,3 +141,7 @@ class MemoryStore:
         await asyncio.sleep(0)  # others run meanwhile, as they do while Redis answers
         if self.is_away:
             raise StoreUnavailable("the task store does not answer", retry_after=1.0)
+
+
+def _record(task: Task) -> TaskRecord:
+    return TaskRecord.model_validate(task.model_dump())
