@@ -86,6 +86,9 @@ class EdgeModelSettings(Section):
         None,
         description="Generator checkpoint folder. Without one the model serves prompt mode only.",
     )
+    force_prompt: bool = Field(
+        False, description="Serve this model's tasks in prompt mode although they have recipes."
+    )
     worker_urls: tuple[AnyHttpUrl, ...] = Field(
         (),
         description="Where the gateway finds this model's workers; default: this machine's port.",
@@ -158,6 +161,9 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")
     max_prompt_bytes: int = Field(256 << 10, ge=1, description="Largest system prompt accepted.")
     keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
+    force_prompt: bool = Field(
+        False, description="Serve every task in prompt mode although it has a recipe."
+    )
 
 
 class LogSettings(Section):

@@ -22,6 +22,8 @@ FallbackReason = Literal[
     "compile_timeout",
     "prompt_too_long",
     "worker_pool_mismatch",
+    "requested",
+    "operator_forced",
 ]
 
 

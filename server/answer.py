@@ -23,7 +23,7 @@ from loragen.errors import (
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["compiled", "prompt", "base"]
+Mode = Literal["compiled", "prompt", "hybrid", "base"]
 
 _RECIPE_CODES: Final = frozenset({RecipeInvalid.code, RecipeMismatch.code})
 _CONTEXT_HINTS: Final = ("maximum context length", "max_model_len", "longer than the maximum")

@@ -89,6 +89,11 @@ def build_app(
         resolver=Resolver(tiers, keys, timeout_seconds=timeout),
         dispatcher=dispatcher,
         keys=keys,
+        without_recipes=frozenset(
+            model.name
+            for model in settings.edge_models
+            if model.force_prompt or settings.server.force_prompt
+        ),
     )
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference, find_task_id
 from server.requests import ChatRequest, CompletionRequest
+from server.resolution import Resolution
 from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1", tags=["generation"])
@@ -48,7 +49,7 @@ async def chat_completions(
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Answer a conversation (https://platform.openai.com/docs/api-reference/chat)."""
-    return await while_connected(http, _serve(request, parts, owner, x_task_id or []))
+    return await while_connected(http, serve(request, parts, owner, x_task_id or []))
 
 
 @router.post("/completions")
@@ -60,40 +61,50 @@ async def completions(
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Continue a text (https://platform.openai.com/docs/api-reference/completions)."""
-    return await while_connected(http, _serve(request, parts, owner, x_task_id or []))
+    return await while_connected(http, serve(request, parts, owner, x_task_id or []))
 
 
-async def _serve(
+async def serve(
     request: ChatRequest | CompletionRequest, parts: Services, owner: str, headers: list[str]
 ) -> Response:
+    """Answer a request of any route; `headers` are its `X-Task-Id`."""
     started = time.monotonic()
     reference = TaskReference.parse(model=request.model, task_id=request.task_id, headers=headers)
     model = reference.edge_model
     parts.dispatcher.info(model)
-    resolved = await _resolve(parts, owner, reference)
+    resolution = await _resolve(request, parts, owner, reference)
     try:
-        return await _send(request, parts, plan(request, model, resolved), started)
+        return await _send(request, parts, plan(request, model, resolution), started)
     except RecipeMismatch:
-        assert resolved is not None
+        assert resolution.task is not None
     # The worker holds another pool than the recipe was compiled for: compile for the pool of now.
-    resolved = await parts.resolver.recompile(resolved)
+    refused = Resolved(resolution.task, resolution.recipe)
+    resolved = await parts.resolver.recompile(refused)
     try:
-        return await _send(request, parts, plan(request, model, resolved), started)
+        return await _send(request, parts, plan(request, model, Resolution.of(resolved)), started)
     except RecipeMismatch:
         resolved = parts.resolver.set_aside(resolved.task, "worker_pool_mismatch")
-    return await _send(request, parts, plan(request, model, resolved), started)
+    return await _send(request, parts, plan(request, model, Resolution.of(resolved)), started)
 
 
-async def _resolve(parts: Services, owner: str, reference: TaskReference) -> Resolved | None:
+async def _resolve(
+    request: ChatRequest | CompletionRequest,
+    parts: Services,
+    owner: str,
+    reference: TaskReference,
+) -> Resolution:
     if reference.task is None:
-        return None
+        return Resolution()
     task_id = await find_task_id(parts.store, owner, reference.task)
     resolved = await parts.resolver.resolve(owner, task_id)
-    if resolved.task.edge_model != reference.edge_model:
-        raise InvalidRequest(
-            f"task {task_id!r} is of model {resolved.task.edge_model!r}", param="model"
-        )
-    return resolved
+    task = resolved.task
+    if task.edge_model != reference.edge_model:
+        raise InvalidRequest(f"task {task_id!r} is of model {task.edge_model!r}", param="model")
+    if task.edge_model in parts.without_recipes:
+        return Resolution(task, None, "operator_forced")
+    if request.loragen.mode in ("prompt", "base"):
+        return Resolution(task, None, "requested")
+    return Resolution.of(resolved)
 
 
 async def _send(

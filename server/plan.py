@@ -1,17 +1,25 @@
 """Plan: what to send to a worker for one request, and what that is called.
 
 compiled  the messages as they are, the recipe beside them, no prompt token
-prompt    the task's prompt in context (fallback)
-base      no task, or a task whose policy is to do without
+hybrid    the recipe, and in the messages system text or tools that are not the task's
+prompt    the prompt in context (fallback)
+base      neither recipe nor prompt of a task: the messages as they are
+
+A pure function of request, model and resolution.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from loragen.errors import InvalidRequest, Unavailable
+from loragen.errors import InvalidRequest, LoragenError, Unavailable
+from loragen.task import FallbackReason, Task
 from server.answer import Mode, Provenance
-from server.memory import Resolved
+from server.messages import has_system, join_prompts, split_prompt
 from server.requests import ChatRequest, CompletionRequest
+from server.resolution import Resolution
+
+_FINAL: Final[frozenset[FallbackReason]] = frozenset({"no_generator", "prompt_too_long"})
+"""Reasons that another try will not mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,58 +32,88 @@ class Plan:
     provenance: Provenance
 
 
-def plan(request: ChatRequest | CompletionRequest, model: str, resolved: Resolved | None) -> Plan:
+def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resolution) -> Plan:
     """Decide how a request is served.
 
     Raises:
-        InvalidRequest: the request cannot be served with a task.
-        Unavailable: there is no recipe and the task's policy forbids a fallback.
+        InvalidRequest: the request cannot be served with a task, or not in the mode it demands.
+        Unavailable: there is no recipe, and the request or the task's policy demands one.
     """
-    chat = isinstance(request, ChatRequest)
-    path = "/v1/chat/completions" if chat else "/v1/completions"
+    task, recipe = resolution.task, resolution.recipe
+    if task is not None and isinstance(request, CompletionRequest):
+        request.texts()
+    mode = _mode(request, resolution)
     body = {**request.upstream(), "model": model}
-    if resolved is None:
-        return Plan(path, body, None, Provenance(mode="base"))
-    _check_task_request(request)
-    task = resolved.task
-    if resolved.recipe is not None:
-        provenance = Provenance(
-            mode="compiled",
-            task_id=task.id,
-            recipe_id=resolved.recipe.id,
-            saved_prompt_tokens=task.prompt_tokens,
-        )
-        return Plan(path, body, resolved.recipe.text, provenance)
-    reason = task.fallback_reason or "compiling"
+    if mode == "prompt" and task is not None:
+        body |= _prompted(request, task.prompt)
+    provenance = Provenance(
+        mode=mode,
+        task_id=task.id if task else None,
+        recipe_id=recipe.id if recipe else None,
+        saved_prompt_tokens=task.prompt_tokens if task and recipe else 0,
+        fallback_reason=resolution.fallback_reason,
+    )
+    path = "/v1/chat/completions" if isinstance(request, ChatRequest) else "/v1/completions"
+    return Plan(path, body, recipe.text if recipe else None, provenance)
+
+
+def _mode(request: ChatRequest | CompletionRequest, resolution: Resolution) -> Mode:
+    """Return the mode a request is served in, which is the one it demands if it demands one."""
+    demanded = request.loragen.mode
+    if resolution.task is None:
+        mode: Mode = "base"
+    elif resolution.recipe is not None:
+        mode = "hybrid" if _has_residue(request) else "compiled"
+    else:
+        mode = _without_recipe(demanded, resolution.task, resolution.fallback_reason)
+    if demanded not in (None, mode) and resolution.fallback_reason != "operator_forced":
+        raise _impossible(demanded, mode)
+    return mode
+
+
+def _without_recipe(demanded: Mode | None, task: Task, reason: FallbackReason | None) -> Mode:
+    """Return the mode of a task that has no recipe, or has one that must not be used."""
+    if demanded == "base":
+        return "base"
+    if reason in ("requested", "operator_forced"):
+        return "prompt"
+    if demanded in ("compiled", "hybrid"):
+        raise _unmet(task, reason)
     if task.policy.fallback == "error":
         raise Unavailable(
             f"task {task.id!r} has no recipe ({reason}) and its policy forbids a fallback",
             param="task_id",
             retry_after=1.0,
         )
-    mode: Mode = "base" if task.policy.fallback == "none" else "prompt"
-    if mode == "prompt":
-        body |= _prompted(request, task.prompt)
-    return Plan(path, body, None, Provenance(mode=mode, task_id=task.id, fallback_reason=reason))
+    return "base" if task.policy.fallback == "none" else "prompt"
 
 
-def _check_task_request(request: ChatRequest | CompletionRequest) -> None:
-    if isinstance(request, CompletionRequest):
-        request.texts()
-        return
-    if request.has_system:
-        raise InvalidRequest(
-            "a request with a task brings no system or developer message: the task is the system "
-            "prompt",
-            param="messages",
-        )
-    if request.tools:
-        raise InvalidRequest("a request with a task cannot bring tools", param="tools")
+def _has_residue(request: ChatRequest | CompletionRequest) -> bool:
+    """Whether a request brings system text or tools beside its task."""
+    return isinstance(request, ChatRequest) and bool(request.tools or has_system(request.messages))
+
+
+def _unmet(task: Task, reason: FallbackReason | None) -> LoragenError:
+    message = f"task {task.id!r} has no recipe ({reason})"
+    if reason in _FINAL:
+        return InvalidRequest(message, param="loragen.mode")
+    return Unavailable(message, param="loragen.mode", retry_after=1.0)
+
+
+def _impossible(demanded: Mode | None, mode: Mode) -> InvalidRequest:
+    why = {
+        "base": "the request names no task",
+        "compiled": "the request brings no system text or tools beside its task",
+        "hybrid": "the request brings system text or tools beside its task",
+    }[mode]
+    return InvalidRequest(f"mode {demanded!r} is impossible: {why}", param="loragen.mode")
 
 
 def _prompted(request: ChatRequest | CompletionRequest, prompt: str) -> dict[str, Any]:
     if isinstance(request, ChatRequest):
-        return {"messages": [{"role": "system", "content": prompt}, *request.messages]}
+        residue, messages = split_prompt(request.messages)
+        system = {"role": "system", "content": join_prompts(prompt, residue)}
+        return {"messages": [system, *messages]}
     texts = request.texts()
     if isinstance(texts, str):
         return {"prompt": f"{prompt}\n\n{texts}"}

@@ -18,9 +18,11 @@ from pydantic import (
 from loragen.errors import InvalidRequest
 from loragen.task import Name, Policy
 from loragen.tools import Tools
+from server.answer import Mode
 from server.body import check_values
+from server.messages import check_message
 
-OUR_FIELDS = frozenset({"model", "task_id"})
+OUR_FIELDS = frozenset({"model", "task_id", "loragen"})
 """Fields of a generation request that the gateway acts on itself."""
 
 
@@ -71,11 +73,20 @@ class PageQuery(BaseModel):
     order: Literal["asc", "desc"] = Field("desc", description="By time of creation.")
 
 
+class LoragenOptions(BaseModel):
+    """The request field `loragen`: how this request is to be served."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode | None = None
+
+
 class GenerationRequest(ApiRequest):
     """What chat and text completions share; https://platform.openai.com/docs/api-reference."""
 
     model: str
     task_id: str | None = None
+    loragen: LoragenOptions = LoragenOptions()
     frequency_penalty: float | None = None
     ignore_eos: bool | None = None
     logit_bias: dict[str, float] | None = None
@@ -125,13 +136,8 @@ class ChatRequest(GenerationRequest):
     @classmethod
     def _are_text(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for index, message in enumerate(messages):
-            _check_message(index, message)
+            check_message(index, message)
         return messages
-
-    @property
-    def has_system(self) -> bool:
-        """Whether a message carries system text."""
-        return any(message["role"] in ("system", "developer") for message in self.messages)
 
 
 class CompletionRequest(GenerationRequest):
@@ -152,23 +158,3 @@ class CompletionRequest(GenerationRequest):
         if len(texts) != len(self.prompt) or not texts:
             raise InvalidRequest("with a task, prompt must be text, not tokens", param="prompt")
         return texts
-
-
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-
-
-def _check_message(index: int, message: dict[str, Any]) -> None:
-    role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise ValueError(f"messages.{index}.role must be one of {', '.join(sorted(_ROLES))}")
-    content = message.get("content")
-    if content is None and role == "assistant":
-        return
-    if isinstance(content, str):
-        return
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"messages.{index}.content must be text or a list of text parts")
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise ValueError(f"messages.{index}.content: only text parts are supported")

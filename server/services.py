@@ -25,6 +25,8 @@ class Services:
     resolver: Resolver
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]
+    without_recipes: frozenset[str]
+    """Edge models for which the operator forces prompt mode."""
 
 
 def services(request: Request) -> Services:

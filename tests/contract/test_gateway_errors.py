@@ -146,18 +146,6 @@ def test_a_header_that_names_no_task_is_a_404(gate: Gateway, header: str) -> Non
     assert error_of(reply) == (404, "task_not_found", "task_id")
 
 
-def test_a_task_does_not_go_with_other_system_text_tools_or_tokens(gate: Gateway) -> None:
-    task_id = gate.create("You are Ada.")["id"]
-    for role in ("system", "developer"):
-        messages = [{"role": role, "content": "x"}, *QUESTION]
-        body = {**CHAT, "messages": messages, "task_id": task_id}
-        reply = gate.http.post("/v1/chat/completions", json=body)
-        assert error_of(reply) == (400, "invalid_request", "messages")
-    body = {**CHAT, "task_id": task_id, "tools": [{"type": "function"}]}
-    reply = gate.http.post("/v1/chat/completions", json=body)
-    assert error_of(reply) == (400, "invalid_request", "tools")
-
-
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/tasks", "/v1/models", "/nowhere"])
 def test_a_recipe_in_a_request_is_refused_wherever_it_comes(gate: Gateway, path: str) -> None:
     reply = gate.http.post(path, json=CHAT, headers={"X-LoRA-Recipe": "Zm9yZ2Vk"})

@@ -83,21 +83,23 @@ def settings(
     *,
     namespace: str = "test",
     server: dict[str, Any] | None = None,
+    edge: dict[str, Any] | None = None,
     has_generator: bool = True,
 ) -> Settings:
     """Return settings with short probe and memory times."""
-    edge = EdgeModelSettings.model_validate(
+    model = EdgeModelSettings.model_validate(
         {
             "name": MODEL,
             "model": "edge",
             "generator": "generator" if has_generator else None,
             "worker_urls": worker_urls,
+            **(edge or {}),
         }
     )
     return Settings.model_validate(
         {
             "master_secret": MASTER_SECRET,
-            "edge_models": (edge,),
+            "edge_models": (model,),
             "store": StoreSettings(namespace=namespace, memory_ttl_seconds=0.2),
             "server": ServerSettings.model_validate(
                 {"probe_interval_seconds": 0.02, "keep_alive_seconds": 5.0, **(server or {})}

@@ -5,15 +5,17 @@ from typing import Any
 import pytest
 
 from loragen.errors import InvalidRequest, Unavailable
-from loragen.task import Policy, Task
-from server.memory import Resolved
+from loragen.task import FallbackReason, Policy, Task
 from server.plan import plan
 from server.requests import ChatRequest, CompletionRequest
+from server.resolution import Resolution
 from tests.contract.store_contract import task_of
 from tests.fakes.stub_generator import recipe_of
 
 QUESTION = {"role": "user", "content": "hello"}
+SYSTEM = {"role": "system", "content": "Be brief."}
 RECIPE = recipe_of("x")
+NOTHING = Resolution()
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -29,18 +31,25 @@ def task(fallback: str = "prompt") -> Task:
     return task_of(0, prompt="You are Ada.", policy=policy, fallback_reason="compile_timeout")
 
 
+def ready() -> Resolution:
+    return Resolution(task(), RECIPE)
+
+
+def fallen(fallback: str = "prompt", reason: FallbackReason = "compile_timeout") -> Resolution:
+    return Resolution(task(fallback), None, reason)
+
+
 def test_without_a_task_a_request_passes_as_it_is() -> None:
-    system = {"role": "system", "content": "Be brief."}
-    planned = plan(chat(messages=[system, QUESTION], temperature=0, seed=None), "demo", None)
+    planned = plan(chat(messages=[SYSTEM, QUESTION], temperature=0, seed=None), "demo", NOTHING)
     assert planned.body == {
-        "model": "demo", "messages": [system, QUESTION], "temperature": 0, "seed": None
+        "model": "demo", "messages": [SYSTEM, QUESTION], "temperature": 0, "seed": None
     }  # fmt: skip
     assert planned.recipe is None
     assert planned.provenance.headers() == {"x-loragen-mode": "base"}
 
 
 def test_with_a_recipe_the_prompt_stays_here() -> None:
-    planned = plan(chat(task_id="x"), "demo", Resolved(task(), RECIPE))
+    planned = plan(chat(task_id="x", loragen={}), "demo", ready())
     assert planned.body == {"model": "demo", "messages": [QUESTION]}
     assert planned.recipe == RECIPE.text
     assert planned.provenance.usage() == {
@@ -51,8 +60,24 @@ def test_with_a_recipe_the_prompt_stays_here() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [SYSTEM, QUESTION]},
+        {"messages": [QUESTION, {"role": "developer", "content": "x"}, QUESTION]},
+        {"tools": [{"type": "function"}]},
+    ],
+)
+def test_what_stands_beside_the_task_goes_with_the_recipe(fields: dict[str, Any]) -> None:
+    planned = plan(chat(**fields), "demo", ready())
+    assert planned.body == {"model": "demo", "messages": [QUESTION], **fields}
+    assert planned.recipe == RECIPE.text
+    assert planned.provenance.mode == "hybrid"
+    assert planned.provenance.saved_prompt_tokens == task().prompt_tokens
+
+
 def test_without_a_recipe_the_prompt_comes_first_and_the_reason_is_said() -> None:
-    planned = plan(chat(), "demo", Resolved(task(), None))
+    planned = plan(chat(), "demo", fallen())
     assert planned.body["messages"] == [{"role": "system", "content": "You are Ada."}, QUESTION]
     assert planned.recipe is None
     assert planned.provenance.headers() == {
@@ -63,43 +88,93 @@ def test_without_a_recipe_the_prompt_comes_first_and_the_reason_is_said() -> Non
     assert planned.provenance.usage()["saved_prompt_tokens"] == 0
 
 
+def test_without_a_recipe_leading_system_text_follows_the_prompt_in_one_message() -> None:
+    parts = [{"type": "text", "text": "Today"}, {"type": "text", "text": "is Monday."}]
+    later = {"role": "system", "content": "Hurry."}
+    messages = [SYSTEM, {"role": "developer", "content": parts}, QUESTION, later]
+    planned = plan(chat(messages=messages), "demo", fallen())
+    joined = "You are Ada.\n\nBe brief.\n\nToday\nis Monday."
+    assert planned.body["messages"] == [{"role": "system", "content": joined}, QUESTION, later]
+    assert planned.provenance.mode == "prompt"
+
+
 def test_a_task_may_do_without_or_refuse() -> None:
-    planned = plan(chat(), "demo", Resolved(task("none"), None))
+    planned = plan(chat(), "demo", fallen("none"))
     assert planned.body["messages"] == [QUESTION]
     assert planned.provenance.mode == "base"
     with pytest.raises(Unavailable, match="compile_timeout") as caught:
-        plan(chat(), "demo", Resolved(task("error"), None))
+        plan(chat(), "demo", fallen("error"))
     assert caught.value.status == 503
     assert caught.value.retry_after is not None
 
 
 def test_a_text_gets_the_prompt_in_front() -> None:
-    fallen = Resolved(task(), None)
-    assert plan(text("go"), "demo", fallen).body["prompt"] == "You are Ada.\n\ngo"
-    assert plan(text(["a", "b"]), "demo", fallen).body["prompt"] == [
+    assert plan(text("go"), "demo", fallen()).body["prompt"] == "You are Ada.\n\ngo"
+    assert plan(text(["a", "b"]), "demo", fallen()).body["prompt"] == [
         "You are Ada.\n\na",
         "You are Ada.\n\nb",
     ]
-    assert plan(text("go"), "demo", Resolved(task(), RECIPE)).body["prompt"] == "go"
-    assert plan(text("go"), "demo", None).path == "/v1/completions"
+    assert plan(text("go"), "demo", ready()).body["prompt"] == "go"
+    assert plan(text("go"), "demo", NOTHING).path == "/v1/completions"
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, None])
+@pytest.mark.parametrize("prompt", [[1, 2], [[1], [2]], []])
+def test_tokens_cannot_be_served_with_a_task(prompt: Any, recipe: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        plan(text(prompt), "demo", Resolution(task(), recipe))
+    assert caught.value.param == "prompt"
+    assert plan(text(prompt), "demo", NOTHING).provenance.mode == "base"
+
+
+@pytest.mark.parametrize("fallback", ["prompt", "error", "none"])
 @pytest.mark.parametrize(
-    ("request_", "param"),
+    ("mode", "sent"),
+    [("prompt", [{"role": "system", "content": "You are Ada."}, QUESTION]), ("base", [QUESTION])],
+)
+def test_a_request_may_do_without_the_recipe(mode: str, sent: Any, fallback: str) -> None:
+    planned = plan(chat(loragen={"mode": mode}), "demo", fallen(fallback, "requested"))
+    assert planned.body == {"model": "demo", "messages": sent}
+    assert planned.provenance.mode == mode
+    assert planned.provenance.fallback_reason == "requested"
+
+
+@pytest.mark.parametrize("fallback", ["prompt", "error", "none"])
+@pytest.mark.parametrize("mode", ["compiled", "hybrid"])
+def test_a_recipe_that_is_demanded_and_missing_is_an_error(mode: str, fallback: str) -> None:
+    request = chat(loragen={"mode": mode})
+    with pytest.raises(Unavailable, match="compile_timeout") as caught:
+        plan(request, "demo", fallen(fallback))
+    assert caught.value.param == "loragen.mode"
+    assert caught.value.retry_after is not None
+    with pytest.raises(InvalidRequest, match="no_generator"):  # trying again would not help
+        plan(request, "demo", fallen(fallback, "no_generator"))
+
+
+@pytest.mark.parametrize(
+    ("demanded", "messages", "resolution"),
     [
-        (chat(messages=[{"role": "system", "content": "x"}, QUESTION]), "messages"),
-        (chat(messages=[QUESTION, {"role": "developer", "content": "x"}]), "messages"),
-        (chat(tools=[{"type": "function"}]), "tools"),
-        (text([1, 2]), "prompt"),
-        (text([[1], [2]]), "prompt"),
-        (text([]), "prompt"),
+        ("compiled", [SYSTEM, QUESTION], ready()),
+        ("hybrid", [QUESTION], ready()),
+        ("compiled", [QUESTION], NOTHING),
+        ("hybrid", [QUESTION], NOTHING),
+        ("prompt", [QUESTION], NOTHING),
     ],
 )
-def test_what_cannot_be_served_with_a_task_is_refused(
-    request_: ChatRequest | CompletionRequest, param: str, recipe: Any
+def test_a_mode_that_the_request_rules_out_is_refused(
+    demanded: str, messages: Any, resolution: Resolution
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        plan(request_, "demo", Resolved(task(), recipe))
-    assert caught.value.param == param
-    assert plan(request_, "demo", None).provenance.mode == "base"
+    with pytest.raises(InvalidRequest, match=demanded) as caught:
+        plan(chat(messages=messages, loragen={"mode": demanded}), "demo", resolution)
+    assert caught.value.param == "loragen.mode"
+
+
+@pytest.mark.parametrize("mode", [None, "prompt", "compiled", "hybrid"])
+@pytest.mark.parametrize("fallback", ["prompt", "error", "none"])
+def test_the_operator_forces_the_prompt_whatever_is_demanded(
+    mode: str | None, fallback: str
+) -> None:
+    request = chat(messages=[SYSTEM, QUESTION], loragen={"mode": mode})
+    planned = plan(request, "demo", fallen(fallback, "operator_forced"))
+    assert planned.body["messages"][0]["content"] == "You are Ada.\n\nBe brief."
+    assert planned.provenance.headers()["x-loragen-fallback-reason"] == "operator_forced"
