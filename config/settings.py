@@ -61,10 +61,14 @@ class StoreSettings(Section):
     memory_entries: int = Field(
         10_000, ge=1, description="Tasks kept resolved in a gateway's memory."
     )
+    memory_bytes: int = Field(
+        256 << 20, ge=1 << 20, description="Prompts and recipes kept in a gateway's memory."
+    )
     memory_ttl_seconds: float = Field(
         2.0,
         gt=0,
-        description="After this long a gateway asks Redis again whether a task still exists.",
+        description="After this long a gateway asks Redis again whether a task still exists: "
+        "for the case that word of its delete was lost.",
     )
     timeout_seconds: float = Field(2.0, gt=0, description="Deadline of one Redis call.")
 

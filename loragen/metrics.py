@@ -21,7 +21,7 @@ RECIPE_CACHE_ENTRIES = Gauge(
     "loragen_recipe_cache_entries", "Resolved tasks in this gateway's memory."
 )
 RECIPE_CACHE_BYTES = Gauge(
-    "loragen_recipe_cache_bytes", "Bytes of the recipes in this gateway's memory."
+    "loragen_recipe_cache_bytes", "Bytes of the prompts and recipes in this gateway's memory."
 )
 COMPILE_SECONDS = Histogram(
     "loragen_compile_seconds",

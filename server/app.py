@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -12,16 +12,18 @@ from config.settings import Settings
 from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from loragen.store import RedisStore, Store
 from server import exposition, generation, system, tasks
+from server.compiler import Compiler
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.http_errors import install_error_handlers
 from server.memory import MemoryTier
-from server.resolve import Resolver, Tiers
+from server.recipe_tier import RecipeTier
+from server.resolve import Resolver
 from server.services import Services
+from server.shared import Shared
 from server.store_watch import watch_store
 
 
@@ -33,27 +35,20 @@ def create_app(settings: Settings) -> FastAPI:
     """
     if not settings.edge_models:
         raise ConfigError("edge_models: configure at least one")
-    if settings.redis_url is None:
-        raise ConfigError("redis_url: set LORAGEN_REDIS_URL")
-    store = RedisStore.connect(
-        settings.redis_url.get_secret_value(),
-        namespace=settings.store.namespace,
-        recipe_ttl_seconds=settings.store.recipe_ttl_seconds,
-        timeout_seconds=settings.store.timeout_seconds,
-    )
+    shared = Shared.connect(settings)
     secret = settings.generator_secret
     generator = HttpGenerator(
         str(settings.generator.url).rstrip("/"),
         secret=secret.get_secret_value() if secret else None,
         timeout_seconds=settings.server.compile_timeout_seconds,
     )
-    return build_app(settings, store=store, generator=generator, workers=_worker_client(settings))
+    return build_app(settings, shared=shared, generator=generator, workers=_worker_client(settings))
 
 
 def build_app(
-    settings: Settings, *, store: Store, generator: Generator, workers: httpx.AsyncClient
+    settings: Settings, *, shared: Shared, generator: Generator, workers: httpx.AsyncClient
 ) -> FastAPI:
-    """Return the application over a given store, generator and client of the workers.
+    """Return the application over a given shared state, generator and client of the workers.
 
     Raises:
         ConfigError: the master secret is missing or malformed.
@@ -62,14 +57,6 @@ def build_app(
         raise ConfigError("master_secret: set LORAGEN_MASTER_SECRET")
     master = parse_master_secret(settings.master_secret.get_secret_value())
     keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, master))
-    compiled = [model.name for model in settings.edge_models if model.generator is not None]
-    tiers = Tiers(
-        memory=MemoryTier(
-            entries=settings.store.memory_entries, ttl_seconds=settings.store.memory_ttl_seconds
-        ),
-        store=store,
-        generators=dict.fromkeys(compiled, generator),
-    )
     dispatcher = Dispatcher(
         {model.name: settings.worker_urls(model) for model in settings.edge_models},
         workers,
@@ -82,11 +69,10 @@ def build_app(
             }
         ),
     )
-    timeout = settings.server.compile_timeout_seconds
     services = Services(
         settings=settings.server,
-        store=store,
-        resolver=Resolver(tiers, keys, timeout_seconds=timeout),
+        store=shared.store,
+        resolver=_resolver(settings, shared, generator, keys),
         dispatcher=dispatcher,
         keys=keys,
         without_recipes=frozenset(
@@ -102,7 +88,8 @@ def build_app(
         interval = settings.server.probe_interval_seconds
         watching = [
             asyncio.create_task(dispatcher.probe_forever()),
-            asyncio.create_task(watch_store(store, interval_seconds=interval)),
+            asyncio.create_task(watch_store(shared.store, interval_seconds=interval)),
+            asyncio.create_task(services.resolver.follow_invalidations()),
         ]
         yield
         for task in watching:
@@ -111,7 +98,7 @@ def build_app(
         await services.resolver.close()
         await workers.aclose()
         await generator.close()
-        await store.close()
+        await shared.close()
 
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
@@ -123,6 +110,26 @@ def build_app(
     metrics.start_series()
     app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
     return app
+
+
+def _resolver(
+    settings: Settings, shared: Shared, generator: Generator, keys: Callable[[str], TenantKeys]
+) -> Resolver:
+    memory = MemoryTier(
+        entries=settings.store.memory_entries,
+        max_bytes=settings.store.memory_bytes,
+        ttl_seconds=settings.store.memory_ttl_seconds,
+    )
+    recipes = RecipeTier(shared.store, keys)
+    compiled = [model.name for model in settings.edge_models if model.generator is not None]
+    compiler = Compiler(
+        dict.fromkeys(compiled, generator),
+        shared,
+        memory,
+        recipes,
+        timeout_seconds=settings.server.compile_timeout_seconds,
+    )
+    return Resolver(memory, shared, recipes, compiler)
 
 
 def _worker_client(settings: Settings) -> httpx.AsyncClient:

@@ -33,7 +33,7 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
         return _answer(200, resolved, cached=True)
     if not await parts.store.create(task := await _describe(request, parts, owner)):
         return await create_task(request, parts, owner)  # another was first with this prompt
-    parts.resolver.forget(task)  # what memory holds of this id is of a life before a delete
+    parts.resolver.forget(owner, task.id)  # memory holds what was before a delete, if anything
     resolved = await _finish(task, parts, request.wait)
     await _refuse_unservable(resolved, parts)
     status = 202 if resolved.task.status == "compiling" else 201
@@ -69,7 +69,7 @@ async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any
     task = await _require(parts, owner, task_id)
     if not await parts.store.delete(owner, task_id):
         raise TaskNotFound(f"no task {task_id!r}", param="task_id")
-    parts.resolver.forget(task)
+    await parts.resolver.invalidate(task)
     if task.recipe is not None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
     return {"id": task_id, "object": "task.deleted", "deleted": True}
@@ -179,7 +179,7 @@ async def _refuse_unservable(resolved: Resolved, parts: Services) -> None:
     if not hopeless or task.prompt_tokens < limit:
         return
     await parts.store.delete(task.tenant, task.id)
-    parts.resolver.forget(task)
+    await parts.resolver.invalidate(task)
     raise PromptTooLong(
         f"prompt and tools have {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
         f"{limit} with the conversation, and no generator compiles it",

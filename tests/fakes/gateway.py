@@ -15,8 +15,11 @@ from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
 from loragen.store import RedisStore, Store
 from server.app import build_app
+from server.shared import Shared
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
+from tests.fakes.memory_invalidations import MemoryInvalidations
+from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.stub_generator import StubGenerator, recipe_of
 
 MASTER_SECRET = "5a" * 32
@@ -132,7 +135,7 @@ def gateway(
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
         app = build_app(
             settings([server.url for server in servers], namespace=namespace, **overrides),
-            store=store,
+            shared=Shared(store, MemoryLeases(), MemoryInvalidations()),
             generator=generator,
             workers=worker_client(fakes[0].key),
         )

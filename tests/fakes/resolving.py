@@ -8,10 +8,15 @@ from prometheus_client import REGISTRY
 
 from loragen.keys import TenantKeys
 from loragen.task import Task
+from server.compiler import Compiler
 from server.generator import Generator
 from server.memory import MemoryTier, Resolved
-from server.resolve import Resolver, Tiers
+from server.recipe_tier import RecipeTier
+from server.resolve import Resolver
+from server.shared import Shared
 from tests.contract.store_contract import TENANT, task_of
+from tests.fakes.memory_invalidations import MemoryInvalidations
+from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.stub_generator import StubGenerator
 
@@ -23,6 +28,8 @@ class Bench:
     """A resolver over fakes, with a clock of its own."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
+    leases: MemoryLeases = field(default_factory=MemoryLeases)
+    invalidations: MemoryInvalidations = field(default_factory=MemoryInvalidations)
     generator: StubGenerator = field(default_factory=StubGenerator)
     has_generator: bool = True
     timeout: float = 5.0
@@ -31,12 +38,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.task = task_of(0)
         generators: dict[str, Generator] = {"demo": self.generator} if self.has_generator else {}
-        memory = MemoryTier(entries=100, ttl_seconds=TTL, clock=lambda: self.now)
-        self.resolver = Resolver(
-            Tiers(memory, self.store, generators),
-            lambda tenant: TenantKeys(bytes(32), tenant),
-            timeout_seconds=self.timeout,
-        )
+        memory = MemoryTier(entries=100, max_bytes=1 << 20, ttl_seconds=TTL, clock=lambda: self.now)
+        shared = Shared(self.store, self.leases, self.invalidations)
+        recipes = RecipeTier(self.store, lambda tenant: TenantKeys(bytes(32), tenant))
+        compiler = Compiler(generators, shared, memory, recipes, timeout_seconds=self.timeout)
+        self.resolver = Resolver(memory, shared, recipes, compiler)
 
     async def register(self, **fields: object) -> Task:
         """Write the task to the store, not compiled yet."""

@@ -103,7 +103,7 @@ async def test_a_task_deleted_while_it_compiles_leaves_nothing(bench: Bench) -> 
     asking = asyncio.create_task(bench.resolve())
     await until(lambda: bench.compiles == 1)
     await bench.store.delete(TENANT, task.id)
-    bench.resolver.forget(task)
+    await bench.resolver.invalidate(task)
     bench.generator.is_held = False
     with pytest.raises(TaskNotFound):
         await asking

@@ -1,0 +1,188 @@
+"""Compiler: from a task to its recipe, recorded; or to a recorded reason why there is none.
+
+Of all gateways one compiles a task, under a lease, and the others take what it has recorded. When
+it dies its lease ends, and the next one compiles.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from loragen import metrics
+from loragen.errors import (
+    DeadlineExceeded,
+    GeneratorUnavailable,
+    LoragenError,
+    Overloaded,
+    PromptTooLong,
+    RecipeInvalid,
+    TaskNotFound,
+)
+from loragen.leases import hold
+from loragen.recipe import Recipe
+from loragen.task import FallbackReason, RecipeRef, Status, Task
+from loragen.wire import CompileReply, CompileRequest
+from server.generator import Generator
+from server.memory import MemoryTier, Resolved
+from server.recipe_tier import RecipeTier
+from server.shared import Shared
+
+logger = logging.getLogger(__name__)
+
+
+class Compiler:
+    """Compiles one task at a time and puts the outcome where every request finds it."""
+
+    def __init__(
+        self,
+        generators: Mapping[str, Generator],
+        shared: Shared,
+        memory: MemoryTier,
+        recipes: RecipeTier,
+        *,
+        timeout_seconds: float,
+    ) -> None:
+        """Take the generators by edge model; a model without one serves prompt mode only."""
+        self._generators = generators
+        self._shared = shared
+        self._memory = memory
+        self._recipes = recipes
+        self._timeout = timeout_seconds
+
+    async def compile(self, task: Task, *, refused: RecipeRef | None = None) -> Resolved:
+        """Return the task with a recipe, or without one and with a reason.
+
+        A recipe that a worker has `refused` is compiled again.
+
+        Raises:
+            TaskNotFound: the task was deleted.
+            StoreUnavailable: Redis is away.
+        """
+        generator = self._generators.get(task.edge_model)
+        if generator is None:
+            return await self._fall_back(task, "no_generator")
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with AsyncExitStack() as lease:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await lease.enter_async_context(
+                        hold(self._shared.leases, f"compile:{task.tenant}:{task.id}")
+                    )
+            except TimeoutError:  # nothing to record: the gateway that compiles will
+                late = task.model_copy(update={"fallback_reason": "compile_timeout"})
+                return Resolved(late, None)
+            asked = self._memory.asking()
+            stored = await self._shared.store.get(task.tenant, task.id)
+            if stored is None:
+                raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+            found = await self._compiled_elsewhere(task, stored, refused)
+            if found is not None:
+                metrics.COMPILE_COALESCED.inc()
+                self._memory.put(found, asked)
+                return found
+            return await self._generate(stored, generator, deadline)
+
+    async def _compiled_elsewhere(
+        self, task: Task, stored: Task, refused: RecipeRef | None
+    ) -> Resolved | None:
+        """Return what another gateway has recorded since `task` was read, if it has."""
+        ref = stored.recipe
+        if ref is None:
+            has_failed = task.status == "compiling" != stored.status
+            return Resolved(stored, None) if has_failed else None
+        if ref == refused:
+            return None
+        recipe = await self._recipes.find(stored, ref)
+        return None if recipe is None else Resolved(stored, recipe)
+
+    async def _generate(self, task: Task, generator: Generator, deadline: float) -> Resolved:
+        metrics.COMPILE_INFLIGHT.inc()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout_at(deadline):
+                reply = await generator.compile(
+                    CompileRequest(edge_model=task.edge_model, prompt=task.prompt, tools=task.tools)
+                )
+            recipe = _checked(reply)
+        except (LoragenError, TimeoutError) as error:
+            reason = _reason(error)
+            metrics.COMPILE_FAILURES.labels(reason).inc()
+            logger.warning("compile failed", extra={"task_id": task.id, "reason": reason})
+            return await self._fall_back(task, reason)
+        finally:
+            metrics.COMPILE_INFLIGHT.dec()
+        metrics.COMPILE_SECONDS.observe(time.monotonic() - started)
+        return await self._accept(task, reply, recipe)
+
+    async def _accept(self, task: Task, reply: CompileReply, recipe: Recipe) -> Resolved:
+        ref = RecipeRef(
+            id=recipe.id,
+            bytes=len(recipe.data),
+            pool_id=reply.pool_id,
+            generator_id=reply.generator_id,
+            level=reply.level,
+            template_hash=reply.template_hash,
+        )
+        recipe = await self._recipes.put(task, ref, recipe)
+        ref = ref.model_copy(update={"id": recipe.id, "bytes": len(recipe.data)})
+        try:
+            return await self._record(
+                task, "ready", None, recipe=(ref, recipe), seconds=reply.compile_seconds
+            )
+        except TaskNotFound:  # deleted meanwhile: leave nothing of it behind
+            await self._recipes.delete(task, ref)
+            raise
+
+    async def _fall_back(self, task: Task, reason: FallbackReason) -> Resolved:
+        status: Status = "failed" if task.policy.fallback == "error" else "fallback"
+        return await self._record(task, status, reason)
+
+    async def _record(
+        self,
+        task: Task,
+        status: Status,
+        reason: FallbackReason | None,
+        *,
+        recipe: tuple[RecipeRef, Recipe] | None = None,
+        seconds: float | None = None,
+    ) -> Resolved:
+        changed = task.model_copy(
+            update={
+                "status": status,
+                "fallback_reason": reason,
+                "recipe": recipe[0] if recipe else None,
+                "compile_seconds": seconds,
+            }
+        )
+        resolved = Resolved(changed, recipe[1] if recipe else None)
+        if recipe is None and changed == task:
+            return resolved  # Redis and memory know it so already
+        asked = self._memory.asking()
+        if not await self._shared.store.update(changed):
+            raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+        self._memory.put(resolved, asked)
+        return resolved
+
+
+def _checked(reply: CompileReply) -> Recipe:
+    recipe = Recipe.from_text(reply.recipe)
+    said = (reply.recipe_id, reply.pool_id, reply.level)
+    if (recipe.id, recipe.pool_id, recipe.level) != said:
+        raise RecipeInvalid("the generator's reply does not fit its recipe")
+    return recipe
+
+
+def _reason(error: LoragenError | TimeoutError) -> FallbackReason:
+    match error:
+        case PromptTooLong():
+            return "prompt_too_long"
+        case GeneratorUnavailable():
+            return "generator_unavailable"
+        case Overloaded():
+            return "generator_overloaded"
+        case DeadlineExceeded() | TimeoutError():
+            return "compile_timeout"
+        case _:
+            return "compile_failed"

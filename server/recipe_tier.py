@@ -1,0 +1,68 @@
+"""The Redis tier: recipes by their keys; the first written one is everyone's.
+
+Invariant: what it returns is whole. Damaged bytes are dropped, and their recipe compiled again.
+"""
+
+import logging
+from collections.abc import Callable
+
+from loragen.errors import RecipeInvalid
+from loragen.keys import TenantKeys
+from loragen.recipe import Recipe
+from loragen.store import Store
+from loragen.task import RecipeRef, Task
+
+logger = logging.getLogger(__name__)
+
+
+class RecipeTier:
+    """The recipes of tasks in the store. Every method raises StoreUnavailable."""
+
+    def __init__(self, store: Store, keys: Callable[[str], TenantKeys]) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def find(self, task: Task, ref: RecipeRef) -> Recipe | None:
+        """Return the recipe that a reference means, by its content."""
+        data = await self._store.get_recipe(self.key(task, ref))
+        if data is None:
+            return None
+        recipe = _intact(data, ref.pool_id)
+        if recipe is None or recipe.id != ref.id:
+            logger.warning("stored recipe is damaged", extra={"task_id": task.id})
+            await self.delete(task, ref)
+            return None
+        return recipe
+
+    async def put(self, task: Task, ref: RecipeRef, recipe: Recipe) -> Recipe:
+        """Store a recipe and return the one that is there: another gateway's, if it was first."""
+        key = self.key(task, ref)
+        first = _intact(await self._store.put_recipe(key, recipe.data), recipe.pool_id)
+        if first is not None:
+            return first
+        await self._store.delete_recipe(key)
+        await self._store.put_recipe(key, recipe.data)
+        return recipe
+
+    async def delete(self, task: Task, ref: RecipeRef) -> None:
+        """Forget a recipe."""
+        await self._store.delete_recipe(self.key(task, ref))
+
+    def key(self, task: Task, ref: RecipeRef) -> str:
+        """Return the key of a task's recipe from one generator and pool."""
+        return self._keys(task.tenant).recipe_key(
+            task_id=task.id,
+            pool_id=ref.pool_id,
+            generator_id=ref.generator_id,
+            level=ref.level,
+            template_hash=ref.template_hash,
+        )
+
+
+def _intact(data: bytes, pool_id: str) -> Recipe | None:
+    """Return the recipe in bytes from Redis, or None if they are not one of this pool."""
+    try:
+        recipe = Recipe.decode(data)
+    except RecipeInvalid:
+        return None
+    return recipe if recipe.pool_id == pool_id else None

@@ -1,0 +1,48 @@
+"""Shared: what all gateways of one installation have in common, in Redis."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from config.settings import Settings
+from loragen.errors import ConfigError
+from loragen.invalidations import Invalidations, RedisInvalidations
+from loragen.leases import Leases, RedisLeases
+from loragen.redis_client import connect
+from loragen.store import RedisStore, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The shared state, in one namespace."""
+
+    store: Store
+    leases: Leases
+    invalidations: Invalidations
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Return the state in the configured Redis; connections open at first use.
+
+        Raises:
+            ConfigError: no address of Redis is configured, or it is not one.
+        """
+        if settings.redis_url is None:
+            raise ConfigError("redis_url: set LORAGEN_REDIS_URL")
+        options = settings.store
+        client = connect(
+            settings.redis_url.get_secret_value(), timeout_seconds=options.timeout_seconds
+        )
+        store = RedisStore(
+            client,
+            namespace=options.namespace,
+            recipe_ttl_seconds=options.recipe_ttl_seconds,
+        )
+        return cls(
+            store=store,
+            leases=RedisLeases(client, namespace=options.namespace),
+            invalidations=RedisInvalidations(client, namespace=options.namespace),
+        )
+
+    async def close(self) -> None:
+        """Give back the connections, which all parts have in common."""
+        await self.store.close()

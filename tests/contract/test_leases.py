@@ -1,0 +1,68 @@
+"""Leases keep one contract, with Redis and without."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from loragen.errors import StoreUnavailable
+from loragen.leases import RedisLeases, hold
+from loragen.redis_client import connect
+from tests.contract.lease_contract import NAME, LeaseContract
+from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.valkey import Valkey
+
+
+class TestMemoryLeases(LeaseContract):
+    """The fake."""
+
+    @pytest.fixture
+    def leases(self) -> MemoryLeases:
+        """Leases that nobody holds."""
+        return MemoryLeases()
+
+    async def test_a_short_loss_of_redis_loses_no_lease(self, leases: MemoryLeases) -> None:
+        async with hold(leases, NAME, seconds=0.15):
+            leases.is_away = True
+            await asyncio.sleep(0.06)
+            leases.is_away = False
+            await asyncio.sleep(0.2)
+            assert not await leases.acquire(NAME, "other", seconds=5)
+
+
+@pytest.mark.redis
+class TestRedisLeases(LeaseContract):
+    """The real ones."""
+
+    @pytest.fixture
+    async def leases(self, valkey: Valkey, namespace: str) -> AsyncIterator[RedisLeases]:
+        """Leases in a namespace of their own."""
+        client = connect(valkey.url, timeout_seconds=5)
+        yield RedisLeases(client, namespace=namespace)
+        await client.aclose()
+
+    async def test_every_lease_has_a_time_to_live(
+        self, leases: RedisLeases, valkey: Valkey, namespace: str
+    ) -> None:
+        async with hold(leases, NAME):
+            (key,) = valkey.client.scan_iter(f"{namespace}:*")
+            assert 0 < int(str(valkey.client.pttl(key))) <= 5_000
+
+
+@pytest.mark.redis
+async def test_without_redis_there_is_no_lease_and_none_is_lost_for_ever(tmp_path: Path) -> None:
+    server = Valkey(tmp_path)
+    client = connect(server.url, timeout_seconds=1)
+    leases = RedisLeases(client, namespace="x")
+    try:
+        async with hold(leases, NAME):
+            server.kill()
+        with pytest.raises(StoreUnavailable):
+            await hold(leases, NAME).__aenter__()
+        server.start()
+        async with hold(leases, NAME):
+            pass
+    finally:
+        await client.aclose()
+        server.kill()
