@@ -217,6 +217,7 @@ class Dispatcher:
             await self._probe(model, worker)
             metrics.WORKER_UP.labels(model, worker.url).set(worker.info is not None)
             await asyncio.sleep(self._interval)
+        metrics.WORKER_UP.remove(model, worker.url)
 
     async def _list(self) -> None:
         """Take the workers that discovery lists, and no longer those that it does not."""

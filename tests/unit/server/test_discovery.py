@@ -56,6 +56,12 @@ async def ask(dispatching: Dispatcher) -> str:
         return host
 
 
+def up(host: str) -> float | None:
+    return REGISTRY.get_sample_value(
+        "loragen_worker_up", {"model": "demo", "worker": f"http://{host}"}
+    )
+
+
 async def until(serves: Dispatcher, host: str) -> None:
     async with asyncio.timeout(5):
         while True:
@@ -76,6 +82,9 @@ async def test_workers_behind_a_name_serve_and_follow_it() -> None:
     names.hosts = ("b",)
     await until(serving, "b")
     assert {await ask(serving) for _ in range(20)} == {"b"}
+    async with asyncio.timeout(5):
+        while up("a") is not None or up("b") != 1:
+            await asyncio.sleep(0)
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
 
