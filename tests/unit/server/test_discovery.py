@@ -83,7 +83,8 @@ async def test_workers_behind_a_name_serve_and_follow_it() -> None:
     await until(serving, "b")
     assert {await ask(serving) for _ in range(20)} == {"b"}
     async with asyncio.timeout(5):
-        while up("a") is not None or up("b") != 1:
+        while (up("a"), up("b")) != (None, 1):
+            await ask(serving)
             await asyncio.sleep(0)
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
