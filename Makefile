@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test lint types format demo-checkpoint eval-demo bench lock clean
+.PHONY: help setup setup-gpu demo test test-slow lint types format demo-checkpoint eval-demo bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,9 +23,12 @@ setup-gpu:  ## install the locked GPU environment into .venv instead
 demo: setup  ## start everything on this machine and serve the shipped checkpoint
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
-test: setup  ## run the whole test suite, fast tests first
-	@$(BIN)/python -m pytest tests/unit tests/contract
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e tests/parity tests/integration
+test: setup  ## run the test suite, fast tests first; the real stack is in it
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests/unit tests/contract
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests/e2e tests/parity tests/integration
+
+test-slow: setup  ## run the tests that need starts of their own: workers' ends, several workers at once
+	@$(BIN)/python -m pytest -m slow tests
 
 lint: setup  ## check style, formatting and import rules
 	@$(BIN)/ruff check .

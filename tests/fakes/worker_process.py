@@ -23,26 +23,26 @@ MESSAGES: Any = [{"role": "user", "content": "hello"}]
 
 
 @dataclass(frozen=True)
-class Worker:
-    """One running worker in a session of its own, so that all its processes can be counted."""
+class WorkerClient:
+    """A worker as the gateway meets it."""
 
-    process: subprocess.Popen[bytes]
     url: str
-    log: Path
+    model: str
+    secret: str = SECRET
 
     @cached_property
     def http(self) -> httpx.Client:
-        headers = {"authorization": f"Bearer {SECRET}"}
+        headers = {"authorization": f"Bearer {self.secret}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
     @cached_property
     def openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=SECRET, max_retries=0)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.secret, max_retries=0)
 
     def chat(self, recipe: Recipe | None = None, **options: Any) -> Any:
         """Ask for a short greedy answer, with the recipe in the header."""
         headers = {"x-lora-recipe": recipe.text} if recipe else {}
-        fields = {"model": "tiny", "max_tokens": 8, "temperature": 0, **options}
+        fields = {"model": self.model, "max_tokens": 8, "temperature": 0, **options}
         extra = {"ignore_eos": True, "return_token_ids": True, **fields.pop("extra_body", {})}
         return self.openai.chat.completions.create(
             messages=MESSAGES, extra_headers=headers, extra_body=extra, **fields
@@ -52,12 +52,21 @@ class Worker:
         ids: list[int] = self.chat(recipe, **options).choices[0].token_ids
         return ids
 
+
+@dataclass(frozen=True)
+class Worker:
+    """One running worker in a session of its own, so that all its processes can be counted."""
+
+    process: subprocess.Popen[bytes]
+    client: WorkerClient
+    log: Path
+
     def wait_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()[-3_000:]
             try:
-                if httpx.get(f"{self.url}/health").status_code == 200:
+                if httpx.get(f"{self.client.url}/health").status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.1)
@@ -101,4 +110,4 @@ def start_worker(name: str, config: Path) -> Worker:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
-    return Worker(process, f"http://127.0.0.1:{port}", log)
+    return Worker(process, WorkerClient(f"http://127.0.0.1:{port}", name), log)
