@@ -165,6 +165,18 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")
     max_prompt_bytes: int = Field(256 << 10, ge=1, description="Largest system prompt accepted.")
     keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
+    drain_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Told to end, a gateway is at once not ready but accepts for this long still: "
+        "longer than a load balancer takes to notice.",
+    )
+    drain_timeout_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="After the delay, running answers may take this long; then they are cut off "
+        "with an error.",
+    )
     force_prompt: bool = Field(
         False, description="Serve every task in prompt mode although it has a recipe."
     )

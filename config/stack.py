@@ -21,6 +21,8 @@ from config.settings import EdgeModelSettings, Settings, child_environment
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec
 
+DRAIN_MARGIN_SECONDS: Final = 5.0
+"""What a service may take to end after the last answer."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -109,7 +111,7 @@ class _Planner:
         )
 
     def _server(self, url: str, redis_url: str) -> ChildSpec:
-        settings = self._settings
+        settings, options = self._settings, self._settings.server
         return ChildSpec(
             name="server",
             command=(sys.executable, "-m", "server"),
@@ -123,6 +125,9 @@ class _Planner:
             log=self._state.log("server"),
             probe=answers(url + "/ready"),
             stage=2,  # first to end: nothing new comes in
+            grace_seconds=options.drain_delay_seconds
+            + options.drain_timeout_seconds
+            + DRAIN_MARGIN_SECONDS,
         )
 
     def _secret(self, name: str, given: SecretStr | None) -> Mapping[str, str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from config.ports import PortClaim, require_free
 from config.settings import Settings, load_settings
@@ -14,6 +13,7 @@ from loragen.errors import ConfigError, StartupError
 from loragen.logs import configure_logs
 from server.app import create_app
 from server.exposition import serve_metrics
+from server.serve import DrainingServer
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,10 @@ def main(
             "this port is the one tenant",
             extra={"host": settings.server.host, "port": settings.server.port},
         )
-    uvicorn.run(
-        app,
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=10,
-    )
+    server = DrainingServer(app, settings.server, app.state.services.drain)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
 
 
 def _refuse_open_network(settings: Settings) -> None:

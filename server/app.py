@@ -16,6 +16,7 @@ from server import exposition, generation, system, tasks
 from server.compiler import Compiler
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
+from server.drain import Drain, DrainMiddleware
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.http_errors import install_error_handlers
@@ -75,6 +76,7 @@ def build_app(
         resolver=_resolver(settings, shared, generator, keys),
         dispatcher=dispatcher,
         keys=keys,
+        drain=Drain(),
         without_recipes=frozenset(
             model.name
             for model in settings.edge_models
@@ -108,6 +110,7 @@ def build_app(
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
     metrics.start_series()
+    app.add_middleware(DrainMiddleware, drain=services.drain)
     app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
     return app
 

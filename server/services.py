@@ -10,6 +10,7 @@ from config.settings import ServerSettings
 from loragen.keys import TenantKeys
 from loragen.store import Store
 from server.dispatch import Dispatcher
+from server.drain import Drain
 from server.resolve import Resolver
 
 OPEN_TENANT: Final = "default"
@@ -25,6 +26,7 @@ class Services:
     resolver: Resolver
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]
+    drain: Drain
     without_recipes: frozenset[str]
     """Edge models for which the operator forces prompt mode."""
 

@@ -53,6 +53,8 @@ async def health() -> dict[str, str]:
 @router.get("/ready", tags=["operation"])
 async def ready(parts: Parts) -> JSONResponse:
     """Return 200 when every configured model has a worker and Redis answers, else 503 and why."""
+    if parts.drain.has_begun:
+        return JSONResponse({"status": "draining", "missing": []}, status_code=503)
     missing = [f"no worker of {model!r}" for model in parts.dispatcher.missing()]
     try:
         await parts.store.ping()

@@ -1,0 +1,63 @@
+"""Serve: the HTTP server of the gateway, and how signals end it."""
+
+import asyncio
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from config.settings import ServerSettings
+from server.drain import Drain
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+MARGIN_SECONDS: Final = 2
+"""For the last bytes of what was cut off, to clients that read slowly."""
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn; the first signal drains it, a second one ends the process at once.
+
+    After a drain the process exits with 0, where uvicorn would raise the signal again.
+    """
+
+    def __init__(self, app: FastAPI, settings: ServerSettings, drain: Drain) -> None:
+        seconds = settings.drain_delay_seconds + settings.drain_timeout_seconds
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=math.ceil(seconds) + MARGIN_SECONDS,
+        )
+        super().__init__(config)
+        self._drain = drain
+        self._delay_seconds = settings.drain_delay_seconds
+        self._seconds = seconds
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals while the server runs."""
+        loop = asyncio.get_running_loop()
+        for signum in SIGNALS:
+            loop.add_signal_handler(signum, self._end)
+        try:
+            yield
+        finally:
+            for signum in SIGNALS:
+                loop.remove_signal_handler(signum)
+
+    def _end(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in SIGNALS:
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_DFL)
+        self._drain.begin(seconds=self._seconds)
+        loop.call_later(self._delay_seconds, self._stop_accepting)
+
+    def _stop_accepting(self) -> None:
+        self.should_exit = True

@@ -1,0 +1,101 @@
+"""A gateway as a process of its own, `python -m server`: one that can be killed and told to end."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from config.settings import child_environment
+from tests.fakes.gateway import MASTER_SECRET, MODEL
+from tests.fakes.live import wait_until
+from tests.fakes.valkey import free_port
+
+START_SECONDS = 60.0
+
+
+class GatewayProcess:
+    """One running `python -m server`."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], redis_url: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        server = {**config.get("server", {}), "port": self.port}
+        path = folder / f"gateway-{self.port}.yaml"
+        path.write_text(yaml.safe_dump({**config, "server": server}))
+        self.log = path.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                (sys.executable, "-m", "server", "--config", str(path)),
+                env=child_environment(
+                    LORAGEN_MASTER_SECRET=MASTER_SECRET,
+                    LORAGEN_WORKER_SECRET="worker-key",
+                    LORAGEN_GENERATOR_SECRET="generator-key",
+                    LORAGEN_REDIS_URL=redis_url,
+                ),
+                stdout=log,
+                stderr=log,
+            )
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def wait_ready(self) -> None:
+        """Return once it is ready."""
+        wait_until(lambda: self.status("/ready") == 200, seconds=START_SECONDS)
+
+    def status(self, path: str) -> int | None:
+        """Return the status of a GET, None where nobody answers."""
+        try:
+            return self.http.get(path).status_code
+        except httpx.TransportError:
+            assert self.process.poll() in (None, 0), self.log.read_text()[-3_000:]
+            return None
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(signum)
+
+    def close(self) -> None:
+        """Kill what is left."""
+        self.http.close()
+        self.process.kill()
+        self.process.wait(10)
+
+
+def config_of(
+    worker_urls: Sequence[str],
+    *,
+    namespace: str,
+    generator_url: str | None = None,
+    **server: Any,
+) -> dict[str, Any]:
+    """Return the configuration of a gateway with short probe times."""
+    edge = {"name": MODEL, "model": "edge", "worker_urls": list(worker_urls)}
+    config: dict[str, Any] = {
+        "edge_models": [edge],
+        "store": {"namespace": namespace},
+        "server": {"probe_interval_seconds": 0.05, **server},
+    }
+    if generator_url is not None:
+        edge["generator"] = "generator"
+        config["generator"] = {"url": generator_url}
+    return config
+
+
+@contextlib.contextmanager
+def gateway_processes(
+    folder: Path, config: dict[str, Any], redis_url: str, *, count: int = 1
+) -> Iterator[list[GatewayProcess]]:
+    """Run gateways of one configuration for the length of a block."""
+    started = [GatewayProcess(folder, config, redis_url) for _ in range(count)]
+    try:
+        for each in started:
+            each.wait_ready()
+        yield started
+    finally:
+        for each in started:
+            each.close()
