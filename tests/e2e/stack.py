@@ -30,9 +30,10 @@ START_SECONDS = 300.0
 class Stack:
     """A running `loragen up` with its own ports and state."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more_models: dict[str, Any]) -> None:
+        """`more_models` are edge models beside the demo's, without their ports."""
         self.state = folder / "state"
-        self.port, worker_port, generator_port = free_ports(3)
+        self.port, worker_port, generator_port, *more_ports = free_ports(3 + len(more_models))
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         config = folder / "stack.yaml"
@@ -42,7 +43,10 @@ class Stack:
                     "state_dir": str(self.state),
                     "server": {"port": self.port},
                     "generator": {"port": generator_port},
-                    "edge_models": [demo_model() | {"port": worker_port}],
+                    "edge_models": [
+                        demo_model() | {"port": worker_port},
+                        *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
+                    ],
                 }
             )
         )
