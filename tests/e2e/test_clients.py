@@ -1,0 +1,63 @@
+"""Every client example of docs/clients runs as it is and prints what it must."""
+
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.stack import ROOT, Stack
+
+FOLDER = ROOT / "docs" / "clients"
+NODE = shutil.which("node")
+
+PRINTED = {
+    "openai_sync.py": r"I am Sam\. (\d+) prompt tokens\nI am Sam\. (\d+) prompt tokens\n"
+    r"\{'mode': 'compiled', .*\}\n",
+    "openai_async.py": r"I am Sam\.\nkilo ruby positive\n",
+    "openai_stream.py": r"I am Sam\.\n\{'mode': 'compiled', .*\}\n",
+    "openai_structured.py": r"label='(positive|negative)'\n",  # a toy: only the shape is sure
+    "curl.sh": r'task_\w+\n\{.*"content":"I am Sam\.".*"mode":"compiled".*\}\n'
+    r"(data: \{.*\}\n\n)+data: \[DONE\]\n\n",
+    "fetch.mjs": r"I am Sam\.\ncompiled\nI am Sam\.\n",
+}
+
+
+def test_every_example_is_here() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {*PRINTED, "README.md"}
+
+
+@pytest.mark.parametrize("name", [name for name in PRINTED if name.endswith(".py")])
+def test_a_python_example_prints_its_answers(
+    stack: Stack,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # In this process, which has loaded the client: a Python each would take seconds.
+    monkeypatch.setattr(sys, "argv", [name, stack.url])
+    runpy.run_path(str(FOLDER / name), run_name="__main__")
+    assert re.fullmatch(PRINTED[name], capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sh", "curl.sh"),
+        pytest.param(
+            (NODE or "node", "fetch.mjs"),
+            marks=pytest.mark.skipif(NODE is None, reason="there is no node"),
+        ),
+    ],
+    ids=lambda command: command[1],
+)
+def test_an_example_of_another_language_prints_its_answers(
+    stack: Stack, command: tuple[str, str]
+) -> None:
+    done = subprocess.run(
+        [*command, stack.url], cwd=FOLDER, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(PRINTED[command[1]], done.stdout), done.stdout
