@@ -74,6 +74,9 @@ WORKER_UP = Gauge(
     "1 while a worker answers this gateway's probes, else 0.",
     ["model", "worker"],
 )
+HEALTHY_WORKERS = Gauge(
+    "loragen_healthy_workers", "Workers of an edge model that this gateway may send to.", ["model"]
+)
 STORE_UP = Gauge("loragen_store_up", "1 while Redis answers this gateway, else 0.")
 
 

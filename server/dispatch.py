@@ -126,6 +126,8 @@ class Dispatcher:
                         group.create_task(self._watch(model, worker))
                 await asyncio.sleep(self._interval)
                 await self._list()
+                for model in self._workers:
+                    metrics.HEALTHY_WORKERS.labels(model).set(len(self._healthy(model)))
 
     async def probe(self) -> None:
         """Look for the workers and ask every one for its health, once."""
@@ -217,7 +219,8 @@ class Dispatcher:
             await self._probe(model, worker)
             metrics.WORKER_UP.labels(model, worker.url).set(worker.info is not None)
             await asyncio.sleep(self._interval)
-        metrics.WORKER_UP.remove(model, worker.url)
+        with suppress(KeyError):  # it left before its first probe
+            metrics.WORKER_UP.remove(model, worker.url)
 
     async def _list(self) -> None:
         """Take the workers that discovery lists, and no longer those that it does not."""

@@ -56,12 +56,6 @@ async def ask(dispatching: Dispatcher) -> str:
         return host
 
 
-def up(host: str) -> float | None:
-    return REGISTRY.get_sample_value(
-        "loragen_worker_up", {"model": "demo", "worker": f"http://{host}"}
-    )
-
-
 async def until(serves: Dispatcher, host: str) -> None:
     async with asyncio.timeout(5):
         while True:
@@ -70,6 +64,15 @@ async def until(serves: Dispatcher, host: str) -> None:
                     return
             except WorkerUnavailable:
                 pass
+            await asyncio.sleep(0)
+
+
+async def shown(value: float | None, metric: str, **labels: str) -> None:
+    """Return once a metric has a value; None: no such series."""
+    async with asyncio.timeout(5):
+        while True:
+            if REGISTRY.get_sample_value(metric, labels) == value:
+                return
             await asyncio.sleep(0)
 
 
@@ -82,10 +85,18 @@ async def test_workers_behind_a_name_serve_and_follow_it() -> None:
     names.hosts = ("b",)
     await until(serving, "b")
     assert {await ask(serving) for _ in range(20)} == {"b"}
-    async with asyncio.timeout(5):
-        while (up("a"), up("b")) != (None, 1):
-            await ask(serving)
-            await asyncio.sleep(0)
+    await shown(1, "loragen_healthy_workers", model="demo")
+    await shown(1, "loragen_worker_up", model="demo", worker="http://b")
+    await shown(None, "loragen_worker_up", model="demo", worker="http://a")
+    probing.cancel()
+    await asyncio.gather(probing, return_exceptions=True)
+
+
+async def test_a_model_that_never_had_a_worker_is_in_the_metrics() -> None:
+    names = Names()
+    names.silent = True
+    probing = asyncio.create_task(dispatcher(names).probe_forever())
+    await shown(0, "loragen_healthy_workers", model="demo")
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
 
