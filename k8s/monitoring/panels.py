@@ -1,0 +1,261 @@
+"""Panels: what the dashboard shows, row by row.
+
+Every query is over all gateways. `$model` filters what knows an edge model; `$__rate_interval` is
+Grafana's window for rates, never shorter than four scrapes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One PromQL expression and how its series are called in the legend."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One graph, or one big number if `is_stat`."""
+
+    title: str
+    unit: str
+    """Of Grafana: `s`, `bytes`, `reqps`, `percentunit`, `short` …"""
+    description: str
+    queries: tuple[Query, ...]
+    is_stat: bool = False
+
+
+def _rate(metric: str, by: str, *, where: str = "") -> str:
+    grouped = f"sum by ({by}) " if by else "sum"
+    return f"{grouped}(rate({metric}{where}[$__rate_interval]))"
+
+
+def _quantiles(metric: str, by: str, *, where: str = "") -> tuple[Query, ...]:
+    """Return p50 and p99 of a histogram."""
+    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", ") if label)
+    grouped = f"{by}, le" if by else "le"
+    return tuple(
+        Query(
+            f"histogram_quantile({quantile}, {_rate(metric + '_bucket', grouped, where=where)})",
+            f"p{quantile[2:]:0<2} {legend}".strip(),
+        )
+        for quantile in ("0.5", "0.99")
+    )
+
+
+_MODEL: Final = '{model=~"$model"}'
+_ENGINE: Final = '{model_name=~"$model"}'
+
+_OVERVIEW: Final = (
+    Panel(
+        "Requests",
+        "reqps",
+        "Answered requests of the API.",
+        (Query(_rate("loragen_requests_total", "", where='{route=~"/v1/.+"}'), "requests"),),
+        is_stat=True,
+    ),
+    Panel(
+        "Server errors",
+        "percentunit",
+        "Share of the API's answers that are 5xx.",
+        (Query("loragen:server_errors:ratio_5m", "5xx"),),
+        is_stat=True,
+    ),
+    Panel(
+        "Fallback share",
+        "percentunit",
+        "Requests with a task that have no recipe for a reason that can be mended.",
+        (Query("loragen:fallback:ratio_5m", "fallback"),),
+        is_stat=True,
+    ),
+    Panel(
+        "Prompt tokens saved",
+        "short",
+        "Tokens per second that recipes kept out of the context.",
+        (Query(_rate("loragen_prompt_tokens_saved_total", ""), "tokens/s"),),
+        is_stat=True,
+    ),
+    Panel(
+        "Healthy workers",
+        "short",
+        "By edge model, of the gateway that reaches the most.",
+        (Query(f"max by (model) (loragen_healthy_workers{_MODEL})", "{{model}}"),),
+        is_stat=True,
+    ),
+    Panel(
+        "Gateways with Redis",
+        "short",
+        "Gateways that reach Redis.",
+        (Query("sum(loragen_store_up)", "gateways"),),
+        is_stat=True,
+    ),
+)
+
+_REQUESTS: Final = (
+    Panel(
+        "Requests by mode",
+        "reqps",
+        "compiled: a recipe, no prompt. prompt: the prompt in context. base: no task. "
+        "none: not a generation.",
+        (Query(_rate("loragen_requests_total", "mode"), "{{mode}}"),),
+    ),
+    Panel(
+        "Requests by route and status",
+        "reqps",
+        "499: the client left before the answer.",
+        (Query(_rate("loragen_requests_total", "route, code"), "{{route}} {{code}}"),),
+    ),
+    Panel(
+        "Fallback",
+        "reqps",
+        "Requests with a task that were served without its recipe, by reason.",
+        (Query(_rate("loragen_fallback_total", "reason"), "{{reason}}"),),
+    ),
+)
+
+_LATENCY: Final = (
+    Panel(
+        "Time to first token",
+        "s",
+        "From accepting a streamed request to its first token.",
+        _quantiles("loragen_time_to_first_token_seconds", "model, mode", where=_MODEL),
+    ),
+    Panel(
+        "Inter-token latency",
+        "s",
+        "Between two chunks of a stream.",
+        _quantiles("loragen_inter_token_latency_seconds", "model, mode", where=_MODEL),
+    ),
+    Panel(
+        "Request latency",
+        "s",
+        "From accepting a request to its last byte.",
+        _quantiles("loragen_e2e_request_latency_seconds", "model, mode", where=_MODEL),
+    ),
+)
+
+_RECIPES: Final = (
+    Panel(
+        "Recipe cache hit rate",
+        "percentunit",
+        "By tier. memory is one gateway's; a miss of redis means a recipe was there and is gone.",
+        (Query("loragen:recipe_cache_hits:ratio_5m", "{{tier}}"),),
+    ),
+    Panel(
+        "Recipes lost",
+        "short",
+        "Recipes of known tasks that Redis no longer had, in 5 minutes.",
+        (Query("loragen:recipes_lost:increase_5m", "lost"),),
+    ),
+    Panel(
+        "Tasks in memory",
+        "short",
+        "Resolved tasks, by gateway.",
+        (Query("loragen_recipe_cache_entries", "{{instance}}"),),
+    ),
+    Panel(
+        "Bytes of recipes in memory",
+        "bytes",
+        "By gateway.",
+        (Query("loragen_recipe_cache_bytes", "{{instance}}"),),
+    ),
+)
+
+_COMPILE: Final = (
+    Panel(
+        "Compile duration",
+        "s",
+        "From asking the generator to holding the recipe.",
+        _quantiles("loragen_compile_seconds", ""),
+    ),
+    Panel(
+        "Compiles",
+        "cps",
+        "coalesced: requests that joined a compile under way.",
+        (
+            Query(_rate("loragen_compile_seconds_count", ""), "compiled"),
+            Query(_rate("loragen_compile_coalesced_total", ""), "coalesced"),
+        ),
+    ),
+    Panel(
+        "Compile failures",
+        "cps",
+        "By reason.",
+        (Query(_rate("loragen_compile_failures_total", "reason"), "{{reason}}"),),
+    ),
+    Panel(
+        "Compiles in flight",
+        "short",
+        "Compiles the gateways wait for.",
+        (Query("sum(loragen_compile_inflight)", "in flight"),),
+    ),
+)
+
+_WORKERS: Final = (
+    Panel(
+        "Worker health",
+        "short",
+        "1 while at least one gateway reaches it.",
+        (Query(f"max by (model, worker) (loragen_worker_up{_MODEL})", "{{model}} {{worker}}"),),
+    ),
+    Panel(
+        "Requests at workers",
+        "short",
+        "Sent and not yet answered, by worker.",
+        (Query("sum by (worker) (loragen_worker_requests_inflight)", "{{worker}}"),),
+    ),
+    Panel(
+        "Running and waiting in the engine",
+        "short",
+        "vLLM's batch and its queue.",
+        (
+            Query(
+                f"sum by (model_name) (vllm:num_requests_running{_ENGINE})",
+                "{{model_name}} running",
+            ),
+            Query(
+                f"sum by (model_name) (vllm:num_requests_waiting{_ENGINE})",
+                "{{model_name}} waiting",
+            ),
+        ),
+    ),
+    Panel(
+        "KV cache in use",
+        "percentunit",
+        "vLLM's, by worker; full means requests wait or are preempted.",
+        (Query(f"vllm:kv_cache_usage_perc{_ENGINE}", "{{model_name}} {{instance}}"),),
+    ),
+    Panel(
+        "Tokens of the engine",
+        "short",
+        "Per second: prompt tokens it was given, and tokens it generated.",
+        (
+            Query(
+                _rate("vllm:prompt_tokens_total", "model_name", where=_ENGINE),
+                "{{model_name}} prompt",
+            ),
+            Query(
+                _rate("vllm:generation_tokens_total", "model_name", where=_ENGINE),
+                "{{model_name}} generated",
+            ),
+        ),
+    ),
+    Panel(
+        "Targets of Prometheus",
+        "short",
+        "Processes whose metrics are there, by job.",
+        (Query('sum by (job) (up{job=~"loragen-.+"})', "{{job}}"),),
+    ),
+)
+
+ROWS: Final = (
+    ("Overview", _OVERVIEW),
+    ("Requests", _REQUESTS),
+    ("Latency", _LATENCY),
+    ("Recipes", _RECIPES),
+    ("Compile", _COMPILE),
+    ("Workers", _WORKERS),
+)
