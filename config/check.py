@@ -10,8 +10,8 @@ from config.settings import EdgeModelSettings, Settings
 WEIGHTS: Final = ("*.safetensors", "*.bin")
 
 
-def missing_files(settings: Settings) -> list[str]:
-    """Return a line for each model or generator file that the configuration names in vain."""
+def file_problems(settings: Settings) -> list[str]:
+    """Return a line for each file that is missing and each file that contradicts the settings."""
     return [line for model in settings.edge_models for line in _missing(model)]
 
 
@@ -33,8 +33,19 @@ def _missing_edge(model: EdgeModelSettings) -> Iterator[str]:
     elif not (folder / "config.json").is_file():
         yield f"model: no config.json in {folder}"
     else:
+        yield from _excess_context(folder, model.max_model_len)
         yield from _missing_weights(folder)
         yield from _missing_template(folder, model.template_path)
+
+
+def _excess_context(folder: Path, wanted: int) -> Iterator[str]:
+    config = _json(folder / "config.json")
+    limit = config.get("max_position_embeddings")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    # Scaled positions reach further than the number says.
+    is_scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+    if isinstance(limit, int) and wanted > limit and not is_scaled:
+        yield f"max_model_len: {wanted} is more than the model's {limit}"
 
 
 def _missing_weights(folder: Path) -> Iterator[str]:

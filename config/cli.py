@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from config.check import missing_files
+from config.check import file_problems
 from config.reference import configuration_page
 from config.settings import Settings, files_from_environment, load_settings
 from config.up import up as run_up
@@ -61,7 +61,7 @@ def check(
             for problem in error.message.split("; "):
                 typer.echo(f"{file}: {problem}", err=True)
             continue
-        for line in missing_files(settings):
+        for line in file_problems(settings):
             typer.echo(f"{file}: warning: {line}", err=True)
         typer.echo(f"{file}: ok")
     if wrong:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import typer
 
-from config.check import missing_files
+from config.check import file_problems
 from config.examples import Examples
 from config.ports import require_free
 from config.probe import require_redis
@@ -70,7 +70,7 @@ def up(
     shown = Examples.load(examples) if examples is not None else None
     if not settings.edge_models:
         raise ConfigError("edge_models: none is configured, so there is nothing to serve")
-    if problems := missing_files(settings):
+    if problems := file_problems(settings):
         raise ArtifactCorrupt(problems[0])
     progress = Progress()
     with (

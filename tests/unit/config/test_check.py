@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.check import missing_files
+from config.check import file_problems
 from config.settings import EdgeModelSettings, Settings
 
 TEMPLATE = "{{ messages }}"
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def problems(model: Path, **fields: Any) -> str:
     edge = EdgeModelSettings.model_validate({"name": "a", "model": model, **fields})
-    return "\n".join(missing_files(Settings(edge_models=(edge,))))
+    return "\n".join(file_problems(Settings(edge_models=(edge,))))
 
 
 def test_a_whole_folder_has_none(folder: Path) -> None:
@@ -50,6 +50,11 @@ def _half_downloaded(folder: Path) -> None:
     index.write_text(json.dumps({"weight_map": shards}))
 
 
+def _short_context(folder: Path) -> None:
+    config = {"max_position_embeddings": 512, "rope_parameters": {"rope_type": "default"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def _no_template(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     (folder / "tokenizer_config.json").write_text("{}")
@@ -60,13 +65,24 @@ def _no_template(folder: Path) -> None:
     [
         (_no_weights, "model: no weights"),
         (_half_downloaded, "1 of 2 weight files are not in"),
+        (_short_context, "max_model_len: 1024 is more than the model's 512"),
         (_no_template, "name a Jinja file"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json in"),
     ],
 )
-def test_what_is_missing_is_named(folder: Path, harm: Callable[[Path], None], says: str) -> None:
+def test_what_is_wrong_is_named(folder: Path, harm: Callable[[Path], None], says: str) -> None:
     harm(folder)
     assert says in problems(folder)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [{"rope_scaling": {"type": "yarn"}}, {"rope_parameters": {"rope_type": "yarn"}}],
+)
+def test_scaled_positions_are_left_to_the_engine(folder: Path, scaling: dict[str, Any]) -> None:
+    config = {"max_position_embeddings": 512, **scaling}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert problems(folder) == ""
 
 
 def test_a_hub_id_is_told_how_to_become_a_folder() -> None:
