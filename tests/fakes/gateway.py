@@ -12,7 +12,9 @@ from prometheus_client import REGISTRY
 
 from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
 from loragen.keys import TenantKeys
+from loragen.names import Names
 from loragen.recipe import Recipe
+from loragen.redis_names import RedisNames
 from loragen.store import RedisStore, Store
 from server.app import build_app
 from server.shared import Shared
@@ -20,6 +22,8 @@ from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_names import MemoryNames
+from tests.fakes.memory_store import MemoryStore
 from tests.fakes.stub_generator import StubGenerator, recipe_of
 
 MASTER_SECRET = "5a" * 32
@@ -125,6 +129,17 @@ def redis_store(url: str, namespace: str) -> RedisStore:
     )
 
 
+def shared_around(store: Store, namespace: str) -> Shared:
+    """Return a shared state with this store in it."""
+    names: Names
+    if isinstance(store, RedisStore):
+        names = RedisNames(store._redis, namespace=namespace, keep=5)
+    else:
+        assert isinstance(store, MemoryStore)
+        names = MemoryNames(store)
+    return Shared(store, names, MemoryLeases(), MemoryInvalidations())
+
+
 @contextlib.contextmanager
 def gateway(
     store: Store, namespace: str, *, workers: Sequence[FakeWorker] = (), **overrides: Any
@@ -135,7 +150,7 @@ def gateway(
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
         app = build_app(
             settings([server.url for server in servers], namespace=namespace, **overrides),
-            shared=Shared(store, MemoryLeases(), MemoryInvalidations()),
+            shared=shared_around(store, namespace),
             generator=generator,
             workers=worker_client(fakes[0].key),
         )
