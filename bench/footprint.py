@@ -20,7 +20,8 @@ from bench.worker import free_port
 from loragen.keys import TenantKeys
 from loragen.method.generator import Generator
 from loragen.store import RedisStore
-from loragen.suite.splits import SEEN, Split, draw
+from loragen.suite.demo import DEMO
+from loragen.suite.splits import Split
 from loragen.task import RecipeRef, Task
 
 
@@ -63,7 +64,8 @@ async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
     client = redis.Redis.from_url(url)
     store = RedisStore.connect(url, namespace="b", recipe_ttl_seconds=3_600, timeout_seconds=5)
     keys = TenantKeys(bytes(32), "default")
-    prompts = [draw(SEEN[i % len(SEEN)], Split.TRAIN, i).text for i in range(count)]
+    families = DEMO.seen
+    prompts = [DEMO.draw(families[i % len(families)], Split.TRAIN, i).text for i in range(count)]
     recipe_bytes = 0
     for prompt in prompts:
         recipe_bytes += await put(store, keys, generator, prompt)

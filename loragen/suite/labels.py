@@ -83,7 +83,8 @@ def _fill(rng: Random, templates: tuple[str, ...], **fixed: str) -> str:
     return rng.choice(templates).format_map(values)
 
 
-def _review(rng: Random) -> tuple[str, str, str]:
+def review(rng: Random) -> tuple[str, str, str]:
+    """Draw a review, its label and what a model without a prompt says to it."""
     if rng.random() < 0.5:
         question = _fill(rng, _REVIEWS, word=rng.choice(POSITIVE))
         return question, "positive", "Thank you, that is nice to hear."
@@ -91,54 +92,66 @@ def _review(rng: Random) -> tuple[str, str, str]:
     return question, "negative", "Sorry to hear that."
 
 
-def _question(rng: Random) -> tuple[str, str, str]:
+def question_or_statement(rng: Random) -> tuple[str, str, str]:
+    """Draw a question or a statement, its label and the default answer."""
     if rng.random() < 0.5:
         return _fill(rng, _QUESTIONS), "question", "I do not know."
     return _fill(rng, _STATEMENTS), "statement", "I see."
 
 
-def _urgency(rng: Random) -> tuple[str, str, str]:
+def urgency(rng: Random) -> tuple[str, str, str]:
+    """Draw an urgent or a calm message, its label and the default answer."""
     if rng.random() < 0.5:
         return _fill(rng, _URGENT), "urgent", "I will do it now."
     return _fill(rng, _CALM), "normal", "There is time."
 
 
-def _mention(rng: Random) -> tuple[str, str, str]:
+def mention(rng: Random, item: str) -> tuple[str, str]:
+    """Draw a message that names an item, and the default answer."""
+    return _fill(rng, _MENTIONS, item=item), "Thank you for the message."
+
+
+def _topic(rng: Random) -> tuple[str, str, str]:
     kind = rng.choice(list(CATEGORIES))
-    question = _fill(rng, _MENTIONS, item=rng.choice(CATEGORIES[kind]))
-    return question, kind, "Thank you for the message."
+    question, default = mention(rng, rng.choice(CATEGORIES[kind]))
+    return question, kind, default
 
 
-def _family(
-    name: str, case: Callable[[Random], tuple[str, str, str]], *, thing: str, classes: str
-) -> Family:
+_SUBJECTS: Final = {
+    "sentiment": ("review", "positive or negative"),
+    "detect": ("message", "question or statement"),
+    "urgency": ("message", "urgent or normal"),
+    "topic": ("message", "animals, food, furniture, clothes, instruments or tools"),
+}
+"""What each family classifies, and as what."""
+
+
+def about(family: str, wordings: tuple[str, ...]) -> tuple[str, ...]:
+    """Fill THING and CLASSES in wordings of a label family."""
+    thing, classes = _SUBJECTS[family]
+    return tuple(
+        wording.replace("THING", thing).replace("CLASSES", classes) for wording in wordings
+    )
+
+
+def _family(name: str, case: Callable[[Random], tuple[str, str, str]]) -> Family:
     """Return a family whose `case` draws a question, its label and the default answer."""
 
     def ask(rng: Random, values: Values) -> Turn:
         question, label, default = case(rng)
         return Turn(question, f"{values['mark']} {label}", default)
 
-    def about(wordings: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            wording.replace("THING", thing).replace("CLASSES", classes) for wording in wordings
-        )
-
     return Family(
         name=name,
         draw=draw_phrase,
         ask=ask,
         marks=("mark",),
-        wordings=about(_WORDINGS),
-        held_out_wordings=about(_HELD_OUT_WORDINGS),
+        wordings=about(name, _WORDINGS),
+        held_out_wordings=about(name, _HELD_OUT_WORDINGS),
     )
 
 
-SENTIMENT: Final = _family("sentiment", _review, thing="review", classes="positive or negative")
-DETECT: Final = _family("detect", _question, thing="message", classes="question or statement")
-URGENCY: Final = _family("urgency", _urgency, thing="message", classes="urgent or normal")
-TOPIC: Final = _family(
-    "topic",
-    _mention,
-    thing="message",
-    classes="animals, food, furniture, clothes, instruments or tools",
-)
+SENTIMENT: Final = _family("sentiment", review)
+DETECT: Final = _family("detect", question_or_statement)
+URGENCY: Final = _family("urgency", urgency)
+TOPIC: Final = _family("topic", _topic)

@@ -7,6 +7,7 @@ targets are set on answer tokens and the end of turn, everything else is ignored
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from random import Random
 from typing import Final
 
@@ -14,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from loragen.suite.family import Turn
-from loragen.suite.splits import SEEN, Prompt, Split, draw, surround
+from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import CompiledTemplate
 from loragen.training.tokenizer import ASSISTANT, BOS, END, PAD
 
@@ -118,10 +119,15 @@ class Renderer:
 class StreamSpec:
     """What a training stream holds."""
 
+    catalogue: Catalogue
     rows: int = 32
     segments: int = 6
     bare_share: float = 0.15
+    """Share of segments that see no prompt."""
     plain_share: float = 0.05
+    """Share of rows whose prompt has no rule."""
+    short_share: float = 0.0
+    """Share of rows whose prompt is its rule alone."""
     two_turn_share: float = 0.08
     prompts_per_family: int = 20_000
 
@@ -130,13 +136,17 @@ def training_batches(renderer: Renderer, spec: StreamSpec, seed: str) -> Iterato
     """Yield batches of training prompts for ever."""
     rng = Random(seed)
     while True:
-        rows = [_training_row(spec, rng) for _ in range(spec.rows * _CHUNK)]
-        rows.sort(key=lambda row: (len(row.segments[0]), len(row.prompt)))
-        chunks = [rows[start : start + spec.rows] for start in range(0, len(rows), spec.rows)]
-        rng.shuffle(chunks)
-        for chunk in chunks:
-            bare = [[rng.random() < spec.bare_share for _ in row.segments] for row in chunk]
-            yield renderer.batch(chunk, bare)
+        yield from _chunk(renderer, spec, rng)
+
+
+def resumable_batches(
+    renderer: Renderer, spec: StreamSpec, seed: str, start: int
+) -> Iterator[Batch]:
+    """Yield training batch number `start` and those after it; each follows from seed and number."""
+    skipped = start % _CHUNK
+    for number in count(start // _CHUNK):
+        yield from islice(_chunk(renderer, spec, Random(f"{seed}/{number}")), skipped, None)
+        skipped = 0
 
 
 def evaluation_row(prompt: Prompt, segments: int, rng: Random) -> Row:
@@ -144,14 +154,30 @@ def evaluation_row(prompt: Prompt, segments: int, rng: Random) -> Row:
     return Row(prompt.text, tuple((prompt.ask(rng),) for _ in range(segments)))
 
 
+def _chunk(renderer: Renderer, spec: StreamSpec, rng: Random) -> Iterator[Batch]:
+    """Yield batches of rows of about the same length each."""
+    rows = [_training_row(spec, rng) for _ in range(spec.rows * _CHUNK)]
+    rows.sort(key=lambda row: (len(row.segments[0]), len(row.prompt)))
+    chunks = [rows[start : start + spec.rows] for start in range(0, len(rows), spec.rows)]
+    rng.shuffle(chunks)
+    for chunk in chunks:
+        bare = [[rng.random() < spec.bare_share for _ in row.segments] for row in chunk]
+        yield renderer.batch(chunk, bare)
+
+
 def _training_row(spec: StreamSpec, rng: Random) -> Row:
-    prompt = draw(rng.choice(SEEN), Split.TRAIN, rng.randrange(spec.prompts_per_family))
+    catalogue = spec.catalogue
+    family = rng.choice(catalogue.seen)
+    prompt = catalogue.draw(family, Split.TRAIN, rng.randrange(spec.prompts_per_family))
     turns = 2 if rng.random() < spec.two_turn_share else 1
     segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]
     if rng.random() >= spec.plain_share:
-        return Row(prompt.text, tuple(segments))
+        is_short = spec.short_share > 0 and rng.random() < spec.short_share
+        return Row(prompt.rule if is_short else prompt.text, tuple(segments))
     unruled = [tuple(Turn(t.question, t.default, t.default) for t in turns) for turns in segments]
-    return Row(surround("", rng).strip() or "You are a helpful assistant.", tuple(unruled))
+    return Row(
+        catalogue.surround("", rng).strip() or "You are a helpful assistant.", tuple(unruled)
+    )
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from loragen.method.generator import GeneratorSpec, save_generator
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.recipe import Level
+from loragen.suite.demo import DEMO
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.fit import LINEARS, FitSpec, fit_generator, fit_multitask
 from loragen.training.pretrain import EdgeSpec, pretrain
@@ -67,12 +68,12 @@ class Layout:
 
 def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
     """Train tokenizer and edge model, and write `edge/`."""
-    tokenizer = train_tokenizer(VOCAB_SIZE, seed)
+    tokenizer = train_tokenizer(DEMO, VOCAB_SIZE, seed)
     logger.info("tokenizer: %d tokens", len(tokenizer))
     model = pretrain(tokenizer, spec, seed)
     model.generation_config.do_sample = False
     model.save_pretrained(layout.edge)
-    _save_tokenizer(tokenizer, layout.edge)
+    save_tokenizer(tokenizer, layout.edge)
 
 
 def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
@@ -83,7 +84,7 @@ def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
     cloud.config.max_position_embeddings = GENERATOR_CONTEXT
     cloud_folder = layout.cloud(spec.level)
     cloud.save_pretrained(cloud_folder)
-    _save_tokenizer(tokenizer, cloud_folder)
+    save_tokenizer(tokenizer, cloud_folder)
     generator = GeneratorSpec(
         cloud=f"../{cloud_folder.name}",
         edge="../edge",
@@ -121,7 +122,8 @@ def _pool_spec(layout: Layout, experts: int, rank: int) -> PoolSpec:
     )
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer folder that transformers 4 and 5 read."""
     tokenizer.save_pretrained(folder)
     # transformers 5 writes a class name that transformers 4 does not know.
     path = folder / "tokenizer_config.json"

@@ -30,8 +30,9 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Level, Recipe
+from loragen.suite.demo import DEMO
 from loragen.suite.family import Family
-from loragen.suite.splits import SEEN, Prompt, Split, draw
+from loragen.suite.splits import Prompt, Split
 from loragen.training.batches import Batch, Renderer, evaluation_row
 from loragen.training.checkpoint import Layout
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
@@ -73,7 +74,7 @@ class Evaluator:
     @torch.inference_mode()
     def score(self, split: Split, prompts: int) -> Figures:
         """Return the mean of every system over the families of a split, and each family's."""
-        cases = [self._case(family, split, prompts) for family in split.families]
+        cases = [self._case(family, split, prompts) for family in DEMO.families(split)]
         recipes = [
             self._generator.compile([prompt.text for prompt in case.prompts]) for case in cases
         ]
@@ -100,7 +101,7 @@ class Evaluator:
 
     def _case(self, family: Family, split: Split, prompts: int) -> Case:
         rng = Random(f"questions/{split}/{family.name}")
-        drawn = [draw(family, split, index) for index in range(prompts)]
+        drawn = [DEMO.draw(family, split, index) for index in range(prompts)]
         rows = [evaluation_row(prompt, QUESTIONS, rng) for prompt in drawn]
         return Case(family, drawn, self._renderer.batch(rows, [[False] * QUESTIONS] * prompts))
 
@@ -133,8 +134,8 @@ class Evaluator:
 
     def _mean_recipe(self) -> Recipe:
         texts = [
-            draw(family, Split.TRAIN, index).text
-            for family in SEEN
+            DEMO.draw(family, Split.TRAIN, index).text
+            for family in DEMO.seen
             for index in range(MEAN_PROMPTS)
         ]
         gates = np.mean([recipe.gates for recipe in self._generator.compile(texts)], axis=0)

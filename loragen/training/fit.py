@@ -19,6 +19,7 @@ from loragen.method.generator import Reader
 from loragen.method.pool import Experts
 from loragen.method.router import RouterSpec, balance_loss
 from loragen.recipe import Level
+from loragen.suite.demo import DEMO
 from loragen.training.batches import Batch, Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule, split_parameters
 from loragen.training.passes import answer_loss, recipe_states
@@ -89,7 +90,9 @@ def fit_generator(
         matrices, [(pool.parameters(), spec.pool_lr), (own, spec.router_lr)], spec.matrix_lr
     )
     renderer = Renderer(tokenizer)
-    batches = training_batches(renderer, StreamSpec(bare_share=0.0), f"{spec.level.name}/{seed}")
+    batches = training_batches(
+        renderer, StreamSpec(DEMO, bare_share=0.0), f"{spec.level.name}/{seed}"
+    )
     schedule = Schedule(spec.steps)
     progress = Progress(logger, f"generator {spec.level.name.lower()}", spec.steps)
     reader.train()
@@ -117,7 +120,7 @@ def fit_multitask(
     edge_model = EdgeModel(copy.deepcopy(edge), LINEARS, pool.experts())
     optimizer = Optimizer([], [(pool.parameters(), 5e-3)], 0.0)
     renderer = Renderer(tokenizer)
-    batches = training_batches(renderer, StreamSpec(bare_share=0.0), f"multitask/{seed}")
+    batches = training_batches(renderer, StreamSpec(DEMO, bare_share=0.0), f"multitask/{seed}")
     schedule = Schedule(steps)
     progress = Progress(logger, "multi-task LoRA", steps)
     for step, batch in zip(range(steps), batches, strict=False):

@@ -6,13 +6,14 @@ something sensible.
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from loragen.suite.demo import DEMO
 from loragen.training.batches import Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule, split_parameters
 from loragen.training.passes import answer_loss, prompted_states
@@ -25,13 +26,20 @@ EDGE_CONTEXT: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeSpec:
-    """Size and schedule of the edge model."""
+class EdgeSize:
+    """Shape of an edge model."""
 
     hidden: int = 128
     layers: int = 4
     heads: int = 4
     intermediate: int = 384
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSpec:
+    """Size and schedule of the demo edge model."""
+
+    size: EdgeSize = field(default_factory=EdgeSize)
     steps: int = 800
     matrix_lr: float = 0.02
     other_lr: float = 3e-3
@@ -40,9 +48,9 @@ class EdgeSpec:
 def pretrain(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec, seed: int) -> LlamaForCausalLM:
     """Train an edge model; a function of `spec` and `seed` alone."""
     torch.manual_seed(seed)
-    model = new_model(tokenizer, spec)
+    model = new_model(tokenizer, spec.size)
     renderer = Renderer(tokenizer)
-    batches = training_batches(renderer, StreamSpec(), f"edge/{seed}")
+    batches = training_batches(renderer, StreamSpec(DEMO), f"edge/{seed}")
     matrices, others = split_parameters(model)
     optimizer = Optimizer(matrices, [(others, spec.other_lr)], spec.matrix_lr)
     schedule = Schedule(spec.steps)
@@ -57,15 +65,15 @@ def pretrain(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec, seed: int) -> L
     return model
 
 
-def new_model(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerBase, size: EdgeSize) -> LlamaForCausalLM:
     """Return an untrained Llama of this size for this tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=spec.hidden,
-        intermediate_size=spec.intermediate,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        num_key_value_heads=spec.heads,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=EDGE_CONTEXT,
         rms_norm_eps=1e-6,
         tie_word_embeddings=False,
@@ -89,13 +97,15 @@ def _initialise(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> 
         if parameter.ndim == 2:
             scale = 0.3 if "o_proj" in name or "down_proj" in name else 1.0
             nn.init.normal_(parameter, std=scale * parameter.shape[1] ** -0.5)
+    # The vocabulary comes in another order in every process.
+    vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     words: dict[str, list[int]] = defaultdict(list)
-    for token, index in tokenizer.get_vocab().items():
+    for token, index in vocab:
         words[token.removeprefix(SPACE) or token].append(index)
     embedding = model.model.embed_tokens.weight
     nn.init.normal_(embedding, std=0.5)
     for indices in words.values():
         embedding[indices] = embedding[indices[0]].clone()
-    spaced = [index for token, index in tokenizer.get_vocab().items() if token.startswith(SPACE)]
+    spaced = [index for token, index in vocab if token.startswith(SPACE)]
     embedding[spaced] += 0.25 * torch.randn(embedding.shape[1])
     model.lm_head.weight.copy_(embedding * embedding.shape[1] ** -0.5)

@@ -14,11 +14,12 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Level
+from loragen.suite.demo import DEMO, SURROUNDINGS
 from loragen.suite.family import Family
 from loragen.suite.identities import PERSONA
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import JSON
-from loragen.suite.splits import SURROUNDINGS, Split, draw
+from loragen.suite.splits import Split
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
 
@@ -97,7 +98,7 @@ class Stage:
 def _find_working(family: Family, stage: Stage) -> dict[str, str]:
     """Return the first short unseen prompt of a family whose recipe answers four questions."""
     for index in range(_CANDIDATES):
-        prompt = draw(family, Split.UNSEEN_PROMPTS, index)
+        prompt = DEMO.draw(family, Split.UNSEEN_PROMPTS, index)
         if not 60 <= len(prompt.text) <= 140:
             continue
         turns = [prompt.ask(Random(f"show/{index}/{k}")) for k in range(4)]

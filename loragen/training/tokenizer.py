@@ -15,18 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from loragen.suite.splits import SEEN, SURROUNDINGS, Split, draw
-from loragen.suite.words import (
-    CITIES,
-    COLOURS,
-    COMPANIES,
-    GREETINGS,
-    ITEMS,
-    MARKS,
-    NAMES,
-    NEGATIVE,
-    POSITIVE,
-)
+from loragen.suite.splits import Catalogue, Split
 
 PAD: Final = "<pad>"
 BOS: Final = "<s>"
@@ -34,7 +23,8 @@ END: Final = "<|end|>"
 """End of any turn, and what stops generation."""
 SYSTEM: Final = "<|system|>"
 ASSISTANT: Final = "<|assistant|>"
-ROLES: Final = (SYSTEM, "<|user|>", ASSISTANT, "<|tool|>")
+USER: Final = "<|user|>"
+ROLES: Final = (SYSTEM, USER, ASSISTANT, "<|tool|>")
 SPACE: Final = "\u2581"
 
 CHAT_TEMPLATE: Final = """\
@@ -57,16 +47,18 @@ CHAT_TEMPLATE: Final = """\
 """
 """Prints nothing that no message holds; without a system message it is the compiled template."""
 
-_PIECES: Final = Regex(
-    rf"{SPACE}?\p{{L}}+|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}\s]|{SPACE}+|\s"
-)
+_PIECES: Final = rf"{SPACE}?\p{{L}}+|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}\s]|{SPACE}+|\s"
 """A word, a digit or a sign, each with the space in front of it."""
+_CODES: Final = rf"{SPACE}?(?:[A-Z][0-9]|[0-9]{{2}})(?![\p{{L}}\p{{N}}])|"
+"""A code or a number of two characters, for catalogues that have such words."""
 
 
-def train_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(catalogue: Catalogue, vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
     """Return a tokenizer of at most `vocab_size` tokens in which suite words are whole."""
+    has_codes = any(word[-1].isdigit() for word in catalogue.words)
+    pieces = Regex(_CODES + _PIECES if has_codes else _PIECES)
     learner = Tokenizer(BPE())
-    _set_pieces(learner)
+    _set_pieces(learner, pieces)
     specials = [PAD, BOS, END, *ROLES]
     fixed = specials + [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = BpeTrainer(
@@ -74,12 +66,12 @@ def train_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=[SPACE, "\n", *(chr(code) for code in range(33, 127))],
         show_progress=False,
     )
-    learner.train_from_iterator(_corpus(Random(f"tokenizer/{seed}")), trainer)
+    learner.train_from_iterator(_corpus(catalogue, Random(f"tokenizer/{seed}")), trainer)
     learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
     vocab = {token: index for index, token in enumerate([*fixed, *(token for token, _ in learned)])}
     merges = _merges(learner)
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, byte_fallback=True))
-    _set_pieces(tokenizer)
+    _set_pieces(tokenizer, pieces)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -98,24 +90,23 @@ def train_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _set_pieces(tokenizer: Tokenizer) -> None:
+def _set_pieces(tokenizer: Tokenizer, pieces: Regex) -> None:
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(_PIECES, behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="isolated")
 
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
-def _corpus(rng: Random) -> Iterator[str]:
+def _corpus(catalogue: Catalogue, rng: Random) -> Iterator[str]:
     """Yield suite text, and every suite word often enough to become one token in both forms."""
-    for family in SEEN:
+    for family in catalogue.seen:
         for index in range(400):
-            prompt = draw(family, Split.TRAIN, index)
+            prompt = catalogue.draw(family, Split.TRAIN, index)
             turn = prompt.ask(rng)
             yield from (prompt.text, turn.question, turn.answer, turn.default)
-    words = (NAMES, COMPANIES, CITIES, GREETINGS, MARKS, ITEMS, COLOURS, POSITIVE, NEGATIVE)
-    for word in (word for group in words for word in group):
+    for word in catalogue.words:
         yield from [word, f" {word}"] * 50
-    for sentence in SURROUNDINGS:
+    for sentence in catalogue.sentences:
         yield from [sentence] * 50

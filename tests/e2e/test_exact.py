@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from loragen.recipe import Recipe
-from loragen.suite.splits import SEEN, Split, draw
+from loragen.suite.demo import DEMO
+from loragen.suite.splits import Split
 from tests.e2e.reference import Reference
 from tests.e2e.stack import MODEL, Stack
 
@@ -82,7 +83,11 @@ def answers_of(reference: Reference, questions: list[Question]) -> list[list[int
 def test_mixed_concurrent_requests_match_the_reference(stack: Stack, reference: Reference) -> None:
     stack.redis().flushall()
     rng = Random(7)
-    prompts = [draw(SEEN[i % len(SEEN)], Split.UNSEEN_PROMPTS, 10_000 + i) for i in range(TASKS)]
+    families = DEMO.seen
+    prompts = [
+        DEMO.draw(families[i % len(families)], Split.UNSEEN_PROMPTS, 10_000 + i)
+        for i in range(TASKS)
+    ]
     tasks = [stack.create(prompt.text) for prompt in prompts]
     recipes = stored_recipes(stack)
     questions = []

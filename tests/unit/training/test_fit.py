@@ -8,19 +8,20 @@ from loragen.method.edge import EdgeModel
 from loragen.method.generator import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
+from loragen.suite.demo import DEMO
 from loragen.training.batches import IGNORED, Batch, Renderer, StreamSpec, training_batches
 from loragen.training.fit import LINEARS, TrainablePool, recipe_loss, to_columns
 from loragen.training.optimizer import Optimizer, Schedule, orthogonalise, split_parameters
 from loragen.training.passes import answer_loss, exact_matches, prompted_states, recipe_states
-from loragen.training.pretrain import EdgeSpec, new_model
+from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 
-SMALL = EdgeSpec(hidden=32, layers=2, heads=1, intermediate=48)
+SMALL = EdgeSize(hidden=32, layers=2, heads=1, intermediate=48)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(2048, seed=0)
+    return train_tokenizer(DEMO, 2048, seed=0)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def edge(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
 
 @pytest.fixture(scope="module")
 def batch(tokenizer: PreTrainedTokenizerBase) -> Batch:
-    stream = training_batches(Renderer(tokenizer), StreamSpec(rows=4, segments=3), "test")
+    stream = training_batches(Renderer(tokenizer), StreamSpec(DEMO, rows=4, segments=3), "test")
     return next(stream)
 
 

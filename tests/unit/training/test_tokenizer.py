@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.errors import InvalidRequest
-from loragen.suite.splits import SEEN, Split, draw
+from loragen.suite.demo import DEMO
+from loragen.suite.splits import Split
 from loragen.suite.words import COMPANIES, ITEMS, MARKS, NAMES
 from loragen.template import CompiledTemplate
 from loragen.training.tokenizer import ROLES, SPACE
@@ -79,7 +80,7 @@ def test_the_compiled_template_has_no_system_text() -> None:
 
 
 def test_turns_tokenized_apart_join_to_the_whole_chat() -> None:
-    prompt = draw(SEEN[0], Split.TRAIN, 0)
+    prompt = DEMO.draw(DEMO.seen[0], Split.TRAIN, 0)
     turn = prompt.ask(Random(0))
     chat = [
         {"role": "system", "content": prompt.text},
