@@ -11,10 +11,14 @@ from typing import Annotated
 import torch
 import typer
 
+from loragen.suite.splits import Split
+from loragen.suite.tenants import TENANTS
 from loragen.training.checkpoint import Layout, train_control, train_edge, train_generator
+from loragen.training.edge_evaluation import EdgeEvaluator
+from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
 from loragen.training.fit import DENSE, PAPER
-from loragen.training.pretrain import EdgeSpec
+from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.showcase import write_card, write_prompts
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -57,6 +61,39 @@ def checkpoint(
             logger.info("stage %s", name)
             act()
     write_card(layout, seed)
+
+
+@app.command(name="edge")
+def edge_command(
+    out: Annotated[Path, typer.Option(help="Folder of the run; goes on from its checkpoint.")],
+    minutes: Annotated[float, typer.Option(help="Stop after this time, with a checkpoint.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of data, weights and tokenizer.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    hidden: Annotated[int, typer.Option(help="Width of the model.")] = 128,
+    layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
+) -> None:
+    """Train an edge model that follows the tenants catalogue, tables included; resumable."""
+    torch.set_num_threads(threads)
+    size = EdgeSize(hidden=hidden, layers=layers, heads=hidden // 32, intermediate=3 * hidden)
+    run = EdgeRun(out, RunSpec(TENANTS, size), seed)
+    is_over = run.train(seconds=60 * minutes)
+    logger.info("edge: %s", "done" if is_over else "time is up; run again to go on")
+
+
+@app.command(name="evaluate-edge")
+def evaluate_edge_command(
+    edge: Annotated[Path, typer.Option(help="Folder of the edge model.")],
+    prompts: Annotated[int, typer.Option(help="Prompts per family and split.")] = 32,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    *,
+    short: Annotated[bool, typer.Option(help="Ask with the rules alone as prompts.")] = False,
+) -> None:
+    """Print how often an edge model follows the tenants catalogue with the prompt in context."""
+    torch.set_num_threads(threads)
+    evaluator = EdgeEvaluator(edge, TENANTS)
+    splits = (Split.UNSEEN_PROMPTS, Split.UNSEEN_WORDINGS, Split.UNSEEN_FAMILIES)
+    figures = {str(split): evaluator.score(split, prompts, short=short) for split in splits}
+    typer.echo(json.dumps(figures, indent=1))
 
 
 @app.command(name="evaluate")

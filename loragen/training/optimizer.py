@@ -7,7 +7,7 @@ one shape are orthogonalised together, which on a CPU is far cheaper than `torch
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -46,6 +46,21 @@ class Optimizer:
         self._adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
         self._adam_lrs = [lr for _, lr in others]
         self._all = self._matrices + [p for group in groups for p in _params(group["params"])]
+
+    def set_rates(self, matrix_lr: float, *other_lrs: float) -> None:
+        """Change the learning rates: of the matrices, and of each group of others."""
+        self._matrix_lr = matrix_lr
+        self._adam_lrs = list(other_lrs)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on in another process."""
+        return {"momenta": self._momenta, "adam": self._adam.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state of an optimiser of the same parameters."""
+        for momentum, stored in zip(self._momenta, state["momenta"], strict=True):
+            momentum.copy_(stored)
+        self._adam.load_state_dict(state["adam"])
 
     def step(self, loss: torch.Tensor, factor: float) -> None:
         """Take one step down the gradient of `loss`."""

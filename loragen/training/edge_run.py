@@ -1,0 +1,178 @@
+"""Edge run: trains an edge model under the curriculum, in a folder, over many processes.
+
+    edge/      the model as it stood at the last checkpoint: Hugging Face folder, float32
+    state.pt   weights, optimiser and position; what the next process starts from
+
+Every batch follows from the seed and the position, so a run that stopped at a checkpoint and went
+on ends with the same weights as one that never stopped.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from loragen.suite.splits import Catalogue
+from loragen.training.batches import Batch, Renderer, StreamSpec, resumable_batches
+from loragen.training.checkpoint import save_tokenizer
+from loragen.training.curriculum import PHASES, Phase, Position
+from loragen.training.drill import STYLES, Drill
+from loragen.training.optimizer import Optimizer, split_parameters
+from loragen.training.passes import answer_loss, exact_matches, prompted_states
+from loragen.training.pretrain import EdgeSize, new_model
+from loragen.training.progress import Progress
+from loragen.training.tokenizer import train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+VOCAB_SIZE: Final = 6144
+SAVE_EVERY_SECONDS: Final = 180.0
+_WARMUP: Final = 20
+_EASIER_SHARE: Final = 0.3
+"""Share of drill batches whose style may be easier than the phase's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run trains, and on how much at once."""
+
+    catalogue: Catalogue
+    size: EdgeSize = field(default_factory=EdgeSize)
+    phases: tuple[Phase, ...] = PHASES
+    rows: int = 32
+    drill_questions: int = 16
+    text_segments: int = 10
+
+
+class EdgeRun:
+    """A run at its last checkpoint, or at its start."""
+
+    def __init__(self, folder: Path, spec: RunSpec, seed: int) -> None:
+        self._folder, self._spec, self._seed = folder, spec, seed
+        self.tokenizer = self._load_tokenizer()
+        torch.manual_seed(seed)
+        self.model = new_model(self.tokenizer, spec.size)
+        matrices, others = split_parameters(self.model)
+        self._optimizer = Optimizer(matrices, [(others, 0.0)], 0.0)
+        self._drill = Drill(
+            self.tokenizer,
+            spec.catalogue.words,
+            rows=spec.rows,
+            questions=spec.drill_questions,
+        )
+        self._renderer = Renderer(self.tokenizer)
+        self.position = Position(spec.phases)
+        if self._state.exists():
+            self._restore()
+
+    @property
+    def _state(self) -> Path:
+        return self._folder / "state.pt"
+
+    def train(self, *, seconds: float = math.inf, steps: int | None = None) -> bool:
+        """Train for a time or a count of steps, save, and return whether the curriculum is over."""
+        deadline = time.monotonic() + seconds
+        last = math.inf if steps is None else self.position.total + steps
+        self.model.train()
+
+        def may_go_on() -> bool:
+            return time.monotonic() < deadline and self.position.total < last
+
+        while self.position.phase is not None and may_go_on():
+            self._train_phase(self.position.phase, may_go_on)
+        self.save()
+        return self.position.phase is None
+
+    def save(self) -> None:
+        """Write a checkpoint; a process killed while it writes leaves the last one whole."""
+        self.model.save_pretrained(self._folder / "edge")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state(),
+            "position": self.position.to_state(),
+        }
+        partial = self._state.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self._state)
+
+    def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
+        """Train until the phase ends or may not go on."""
+        position = self.position
+        texts = self._texts(phase)
+        progress = Progress(logger, f"edge {phase.name}", phase.steps, done=position.step)
+        saved = time.monotonic()
+        while position.phase is phase and may_go_on():
+            step = position.step
+            rng = Random(f"{self._seed}/{position.total}")
+            is_text = rng.random() < phase.text_share
+            style = phase.style
+            if not is_text and rng.random() < _EASIER_SHARE:
+                style = rng.randint(0, phase.style)
+            batch = (
+                next(texts)
+                if is_text
+                else self._drill.batch(STYLES[style], self._words(phase), rng)
+            )
+            loss, accuracy = self._learn(batch, phase)
+            is_measured = not is_text and style == phase.style
+            position.advance(
+                accuracy=accuracy if is_measured else None,
+                is_text=is_text,
+                vocabulary=self._drill.words,
+            )
+            progress.add(
+                step, loss, f", drill {position.accuracy:.2f} of {self._words(phase)} words"
+            )
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        if position.phase is not phase:
+            logger.info("edge: phase %s is over after %d steps in all", phase.name, position.total)
+
+    def _learn(self, batch: Batch, phase: Phase) -> tuple[float, float]:
+        """Take one step and return its loss and the share of exact answers before it."""
+        position = self.position
+        self._optimizer.set_rates(phase.matrix_lr, phase.other_lr)
+        states = prompted_states(self.model, batch, self._renderer.pad_id)
+        loss = answer_loss(self.model, states, batch.targets)
+        with torch.no_grad():
+            matches = exact_matches(self.model, states, batch.targets)
+        warmup = min(1.0, (position.total + 1) / _WARMUP)
+        self._optimizer.step(loss, warmup * phase.factor(position.step))
+        return loss.item(), matches.float().mean().item()
+
+    def _words(self, phase: Phase) -> int:
+        return min(self.position.words, self._drill.words)
+
+    def _texts(self, phase: Phase) -> Iterator[Batch]:
+        spec = StreamSpec(
+            self._spec.catalogue,
+            rows=self._spec.rows,
+            segments=self._spec.text_segments,
+            short_share=phase.short_share,
+        )
+        seed = f"{self._seed}/{phase.name}"
+        return resumable_batches(self._renderer, spec, seed, self.position.texts)
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        folder = self._folder / "edge"
+        if not (folder / "tokenizer.json").exists():
+            tokenizer = train_tokenizer(self._spec.catalogue, VOCAB_SIZE, self._seed)
+            save_tokenizer(tokenizer, folder)
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        return loaded
+
+    def _restore(self) -> None:
+        state = torch.load(self._state, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.restore(state["optimizer"])
+        self.position.restore(state["position"])
+        phase = self.position.phase
+        logger.info("edge: goes on at step %d, phase %s", self.position.total, phase and phase.name)

@@ -1,0 +1,87 @@
+"""The curriculum goes on when the drill is right, and a run goes on where it stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from loragen.suite.demo import DEMO
+from loragen.training.curriculum import Phase, Position
+from loragen.training.edge_run import EdgeRun, RunSpec
+from loragen.training.pretrain import EdgeSize
+
+VOCABULARY = 100
+
+
+def run(position: Position, accuracy: float | None, steps: int) -> None:
+    for _ in range(steps):
+        position.advance(accuracy=accuracy, is_text=accuracy is None, vocabulary=VOCABULARY)
+
+
+def test_a_phase_ends_when_the_drill_is_right() -> None:
+    position = Position((Phase("a", 0, steps=100, until=0.9), Phase("b", 1, steps=100)))
+    run(position, 0.95, 11)
+    assert position.phase is not None
+    assert position.phase.name == "a"
+    run(position, 0.95, 1)
+    assert position.phase.name == "b"
+    assert (position.step, position.total, position.accuracy) == (0, 12, 0.0)
+
+
+def test_a_phase_ends_after_its_steps_and_text_counts_for_nothing_else() -> None:
+    position = Position((Phase("a", 0, steps=10, until=0.9),))
+    run(position, None, 9)
+    assert (position.texts, position.accuracy) == (9, 0.0)
+    assert position.phase is not None
+    run(position, None, 1)
+    assert position.phase is None
+
+
+def test_words_double_until_all_are_in() -> None:
+    position = Position((Phase("a", 0, steps=1000, grows=True), Phase("b", 0, steps=1)))
+    seen = []
+    while position.index == 0:
+        run(position, 0.8, 1)
+        seen.append(position.words)
+    assert sorted(set(seen)) == [32, 64, 100]
+
+
+def test_growth_that_never_came_still_ends_with_all_words() -> None:
+    position = Position((Phase("a", 0, steps=5, grows=True), Phase("b", 0, steps=1)))
+    run(position, 0.0, 5)
+    assert position.words == VOCABULARY
+
+
+def test_rates_decay_over_the_last_phase() -> None:
+    phase = Phase("cooldown", 0, steps=100, decays=True)
+    assert phase.factor(0) == 1.0
+    assert phase.factor(50) == pytest.approx(0.5)
+    assert phase.factor(99) == pytest.approx(0.03)
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    return RunSpec(
+        DEMO,
+        EdgeSize(hidden=32, layers=1, heads=1, intermediate=32),
+        phases=(
+            Phase("pairs", 0, steps=4, matrix_lr=0.02, other_lr=3e-3),
+            Phase("text", 1, steps=8, text_share=0.6, short_share=0.5),
+        ),
+        rows=4,
+        drill_questions=2,
+        text_segments=2,
+    )
+
+
+def test_a_run_that_stopped_ends_as_one_that_did_not(tmp_path: Path, spec: RunSpec) -> None:
+    whole = EdgeRun(tmp_path / "whole", spec, seed=3)
+    assert whole.train()
+    stopped = EdgeRun(tmp_path / "stopped", spec, seed=3)
+    for steps in (2, 7):
+        assert not stopped.train(steps=steps)
+        stopped = EdgeRun(tmp_path / "stopped", spec, seed=3)
+    assert stopped.position.total == 9
+    assert stopped.train()
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(stopped.model.state_dict()[name], weight)
