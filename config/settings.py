@@ -71,9 +71,6 @@ class StoreSettings(Section):
         "for the case that word of its delete was lost.",
     )
     timeout_seconds: float = Field(2.0, gt=0, description="Deadline of one Redis call.")
-    name_versions: int = Field(
-        20, ge=2, le=1_000, description="Versions kept of a name; the oldest go first."
-    )
 
 
 class EdgeModelSettings(Section):
@@ -106,6 +103,27 @@ class EdgeModelSettings(Section):
         "worker of this model, such as a headless Kubernetes Service; looked up again and again.",
     )
     port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Workers that `loragen up` starts, on this port and those after it.",
+    )
+    max_outstanding: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that one gateway has at one worker; default: twice max_num_seqs, one "
+        "batch that runs and one to fill its gaps.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        description="Requests that wait in one gateway while all workers of this model have that "
+        "many; further ones get 429.",
+    )
+    max_wait_seconds: float = Field(
+        10.0, gt=0, description="How long a request waits for a worker before it gets 429."
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Compute type.")
     max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
     max_num_seqs: int = Field(
@@ -116,6 +134,12 @@ class EdgeModelSettings(Section):
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache on CPU, in GiB.")
     engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
+
+    @property
+    def local_workers(self) -> dict[str, int]:
+        """The workers on one machine, by name: the edge model's, counted from the second on."""
+        names = [self.name, *(f"{self.name}-{count}" for count in range(2, self.workers + 1))]
+        return {name: self.port + index for index, name in enumerate(names)}
 
     @property
     def template_path(self) -> Path | None:
@@ -162,7 +186,12 @@ class ServerSettings(Section):
         "the one open tenant. Only behind a network policy or a proxy that authenticates.",
     )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
-    request_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one answer.")
+    request_timeout_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Deadline of one whole answer, waiting included; of a stream, the longest wait "
+        "for its beginning and for each next token.",
+    )
     connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")
     probe_interval_seconds: float = Field(1.0, gt=0, description="Pause between health probes.")
     max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")
@@ -226,6 +255,9 @@ class Settings(BaseSettings):
         names = [model.name for model in self.edge_models]
         if len(set(names)) != len(names):
             raise ValueError("edge_models: two models have the same name")
+        workers = [name for model in self.edge_models for name in model.local_workers]
+        if len(set(workers)) != len(workers):
+            raise ValueError("edge_models: a model has the name of another's second worker")
         for model in self.edge_models:
             if model.worker_service is not None and model.worker_urls:
                 raise ValueError(
@@ -249,7 +281,9 @@ class Settings(BaseSettings):
         """Return the known worker addresses of a model, without trailing slash."""
         if model.worker_service is not None:
             return ()
-        urls = [str(url) for url in model.worker_urls] or [f"http://127.0.0.1:{model.port}"]
+        urls = [str(url) for url in model.worker_urls] or [
+            f"http://127.0.0.1:{port}" for port in model.local_workers.values()
+        ]
         return tuple(url.rstrip("/") for url in urls)
 
     @classmethod

@@ -62,7 +62,11 @@ class _Planner:
         children = [
             *redis,
             *([self._generator()] if has_local_generator(settings) else []),
-            *(self._worker(model) for model in local_workers(settings)),
+            *(
+                self._worker(model, name, port)
+                for model in local_workers(settings)
+                for name, port in model.local_workers.items()
+            ),
             self._server(server_url, redis_url),
         ]
         return Stack(tuple(children), server_url, redis_url)
@@ -97,16 +101,19 @@ class _Planner:
             stage=1,
         )
 
-    def _worker(self, model: EdgeModelSettings) -> ChildSpec:
+    def _worker(self, model: EdgeModelSettings, name: str, port: int) -> ChildSpec:
         return ChildSpec(
-            name=f"worker {model.name}",
-            command=(sys.executable, "-m", "workers", "--edge-model", model.name),
+            name=f"worker {name}",
+            command=(
+                *(sys.executable, "-m", "workers", "--edge-model", model.name),
+                *("--port", str(port)),
+            ),
             environment={
                 **self._common,
                 **self._secret("worker_secret", self._settings.worker_secret),
             },
-            log=self._state.log(f"worker-{model.name}"),
-            probe=answers(f"http://{HOST}:{model.port}/health"),
+            log=self._state.log(f"worker-{name}"),
+            probe=answers(f"http://{HOST}:{port}/health"),
             stage=1,
         )
 
@@ -157,8 +164,9 @@ def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
         if options.metrics_port is not None:
             claims.append(PortClaim("generator.metrics_port", HOST, options.metrics_port))
     claims += [
-        PortClaim(f"edge_models {model.name}: port", HOST, model.port)
+        PortClaim(f"edge_models {name}: port", HOST, port)
         for model in local_workers(settings)
+        for name, port in model.local_workers.items()
     ]
     return tuple(claims)
 

@@ -12,6 +12,7 @@ LoragenError                       500 internal_error
 |- Conflict                        409 conflict
 |- RecipeMismatch                  409 pool_version_mismatch (internal: the gateway recompiles)
 |- Overloaded                      503 overloaded
+|  `- QueueFull                    429 overloaded
 |- Unavailable                     503 unavailable
 |  |- GeneratorUnavailable         503 generator_unavailable
 |  |- StoreUnavailable             503 store_unavailable
@@ -130,6 +131,13 @@ class Overloaded(LoragenError):
 
     status = 503
     code = "overloaded"
+
+
+class QueueFull(Overloaded):
+    """All workers are busy and enough requests wait for them; try again after `retry_after`."""
+
+    status = 429
+    type = "rate_limit_error"
 
 
 class Unavailable(LoragenError):

@@ -69,6 +69,20 @@ FALLBACKS = Counter(
 WORKER_REQUESTS_INFLIGHT = Gauge(
     "loragen_worker_requests_inflight", "Requests this gateway has at a worker.", ["worker"]
 )
+QUEUE_REQUESTS = Gauge(
+    "loragen_queue_requests",
+    "Requests that wait in this gateway until a worker has room.",
+    ["model"],
+)
+QUEUE_SECONDS = Histogram(
+    "loragen_queue_seconds",
+    "Time a request waited until a worker had room; those that found one at once are not in it.",
+    ["model"],
+    buckets=_LATENCY_BUCKETS,
+)
+LIMITS_REJECTED = Counter(
+    "loragen_limits_rejected_total", "Requests refused with 429, by limit (queue).", ["limit"]
+)
 WORKER_UP = Gauge(
     "loragen_worker_up",
     "1 while a worker answers this gateway's probes, else 0.",
@@ -85,6 +99,7 @@ def start_series() -> None:
     for tier in ("memory", "redis"):
         RECIPE_CACHE_HITS.labels(tier)
         RECIPE_CACHE_MISSES.labels(tier)
+    LIMITS_REJECTED.labels("queue")
     for reason in get_args(FallbackReason):
         COMPILE_FAILURES.labels(reason)
         FALLBACKS.labels(reason)

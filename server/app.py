@@ -8,17 +8,19 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from config.settings import Settings
+from config.settings import EdgeModelSettings, Settings
 from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from server import exposition, generation, names, system, tasks
+from server import exposition, generation, system, tasks
 from server.compiler import Compiler
+from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
 from server.drain import Drain, DrainMiddleware
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
+from server.health import Health
 from server.http_errors import install_error_handlers
 from server.memory import MemoryTier
 from server.recipe_tier import RecipeTier
@@ -43,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         secret=secret.get_secret_value() if secret else None,
         timeout_seconds=settings.server.compile_timeout_seconds,
     )
-    return build_app(settings, shared=shared, generator=generator, workers=_worker_client(settings))
+    return build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
 
 
 def build_app(
@@ -58,10 +60,11 @@ def build_app(
         raise ConfigError("master_secret: set LORAGEN_MASTER_SECRET")
     master = parse_master_secret(settings.master_secret.get_secret_value())
     keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, master))
-    dispatcher = Dispatcher(
-        {model.name: settings.worker_urls(model) for model in settings.edge_models},
+    crews = {model.name: _crew(settings, model) for model in settings.edge_models}
+    health = Health(
+        crews,
         workers,
-        probe_interval_seconds=settings.server.probe_interval_seconds,
+        interval_seconds=settings.server.probe_interval_seconds,
         discovery=Discovery(
             {
                 model.name: str(model.worker_service)
@@ -73,9 +76,8 @@ def build_app(
     services = Services(
         settings=settings.server,
         store=shared.store,
-        names=shared.names,
         resolver=_resolver(settings, shared, generator, keys),
-        dispatcher=dispatcher,
+        dispatcher=Dispatcher(crews, workers),
         keys=keys,
         drain=Drain(),
         without_recipes=frozenset(
@@ -87,10 +89,10 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await dispatcher.probe()
+        await health.probe()
         interval = settings.server.probe_interval_seconds
         watching = [
-            asyncio.create_task(dispatcher.probe_forever()),
+            asyncio.create_task(health.probe_forever()),
             asyncio.create_task(watch_store(shared.store, interval_seconds=interval)),
             asyncio.create_task(services.resolver.follow_invalidations()),
         ]
@@ -106,7 +108,7 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
-    for part in (names, tasks, generation, system):
+    for part in (tasks, generation, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
@@ -114,6 +116,15 @@ def build_app(
     app.add_middleware(DrainMiddleware, drain=services.drain)
     app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
     return app
+
+
+def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:
+    limits = Limits(
+        max_outstanding=model.max_outstanding or 2 * model.max_num_seqs,
+        max_waiting=model.max_waiting,
+        max_wait_seconds=model.max_wait_seconds,
+    )
+    return Crew(model.name, settings.worker_urls(model), limits)
 
 
 def _resolver(
@@ -136,7 +147,8 @@ def _resolver(
     return Resolver(memory, shared, recipes, compiler)
 
 
-def _worker_client(settings: Settings) -> httpx.AsyncClient:
+def worker_client(settings: Settings) -> httpx.AsyncClient:
+    """Return the client that carries the workers' key, and how long they may be silent."""
     secret = settings.worker_secret
     return httpx.AsyncClient(
         headers={"authorization": f"Bearer {secret.get_secret_value()}"} if secret else {},
@@ -144,7 +156,7 @@ def _worker_client(settings: Settings) -> httpx.AsyncClient:
             settings.server.request_timeout_seconds,
             connect=settings.server.connect_timeout_seconds,
         ),
-        # Admission is the workers' business; a pool limit here would only hide their queue.
+        # Admission is the crews' business; a pool limit here would only hide their lines.
         # Idle connections go before a worker (5 s) closes them under a request.
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=256, keepalive_expiry=2.0

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loragen.errors import InvalidRequest, RecipeMismatch
+from loragen.errors import DeadlineExceeded, InvalidRequest, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
 from server.memory import Resolved
 from server.plan import Plan, plan
@@ -49,7 +49,8 @@ async def chat_completions(
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Answer a conversation (https://platform.openai.com/docs/api-reference/chat)."""
-    return await while_connected(http, serve(request, parts, owner, x_task_id or []))
+    work = serve(request, parts, owner, x_task_id or [])
+    return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
 @router.post("/completions")
@@ -61,7 +62,8 @@ async def completions(
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Continue a text (https://platform.openai.com/docs/api-reference/completions)."""
-    return await while_connected(http, serve(request, parts, owner, x_task_id or []))
+    work = serve(request, parts, owner, x_task_id or [])
+    return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
 async def serve(
@@ -95,7 +97,7 @@ async def _resolve(
 ) -> Resolution:
     if reference.task is None:
         return Resolution()
-    task_id = await find_task_id(parts.names, owner, reference.task)
+    task_id = await find_task_id(parts.store, owner, reference.task)
     resolved = await parts.resolver.resolve(owner, task_id)
     task = resolved.task
     if task.edge_model != reference.edge_model:
@@ -130,14 +132,24 @@ async def _send(
     return JSONResponse(body, headers=headers)
 
 
-async def while_connected(http: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Return the response, or give the work up when nobody waits for it any more."""
+async def while_connected(
+    http: Request, work: Coroutine[Any, Any, Response], *, seconds: float
+) -> Response:
+    """Return the response, or give the work up when nobody waits for it any more.
+
+    Giving up closes the connection to the worker, which ends the generation there.
+
+    Raises:
+        DeadlineExceeded: the response has not begun within so many seconds.
+    """
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_disconnect(http))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
+        if not leaving.done():
+            raise DeadlineExceeded(f"no answer within {seconds:g} seconds")
     finally:
         leaving.cancel()
         working.cancel()

@@ -7,9 +7,7 @@ from config.settings import Settings
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
-from loragen.names import Names
 from loragen.redis_client import connect
-from loragen.redis_names import RedisNames
 from loragen.store import RedisStore, Store
 
 
@@ -18,7 +16,6 @@ class Shared:
     """The shared state, in one namespace."""
 
     store: Store
-    names: Names
     leases: Leases
     invalidations: Invalidations
 
@@ -42,7 +39,6 @@ class Shared:
         )
         return cls(
             store=store,
-            names=RedisNames(client, namespace=options.namespace, keep=options.name_versions),
             leases=RedisLeases(client, namespace=options.namespace),
             invalidations=RedisInvalidations(client, namespace=options.namespace),
         )

@@ -70,6 +70,8 @@ class FakeWorker:
     """Hold generation until False."""
     hold_after: int | None = None
     """Hold a stream after that many chunks, until None."""
+    pause_seconds: float = 0.0
+    """Between the chunks of a stream."""
     layers: int = LAYERS
     """Of the pool; recipes of another shape are refused."""
 
@@ -159,6 +161,7 @@ class FakeWorker:
                 choice = {"index": 0, "text": text, "finish_reason": None}
             yield _event({**envelope, "choices": [choice]})
             await self._wait(request, position + 1)
+            await asyncio.sleep(self.pause_seconds)
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event({**envelope, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"

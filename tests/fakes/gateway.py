@@ -11,22 +11,22 @@ import openai
 from prometheus_client import REGISTRY
 
 from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
+from loragen.invalidations import RedisInvalidations
 from loragen.keys import TenantKeys
-from loragen.names import Names
+from loragen.leases import RedisLeases
 from loragen.recipe import Recipe
-from loragen.redis_names import RedisNames
+from loragen.redis_client import connect
 from loragen.store import RedisStore, Store
-from server.app import build_app
+from server.app import build_app, worker_client
 from server.shared import Shared
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
-from tests.fakes.memory_names import MemoryNames
-from tests.fakes.memory_store import MemoryStore
 from tests.fakes.stub_generator import StubGenerator, recipe_of
 
 MASTER_SECRET = "5a" * 32
+WORKER_KEY = "worker-key"
 MODEL = "demo"
 
 
@@ -106,6 +106,7 @@ def settings(
     return Settings.model_validate(
         {
             "master_secret": MASTER_SECRET,
+            "worker_secret": WORKER_KEY,
             "edge_models": (model,),
             "store": StoreSettings(namespace=namespace, memory_ttl_seconds=0.2),
             "server": ServerSettings.model_validate(
@@ -116,12 +117,6 @@ def settings(
     )
 
 
-def worker_client(key: str | None = "worker-key", *, seconds: float = 10.0) -> httpx.AsyncClient:
-    """Return the client a gateway reaches its workers with."""
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    return httpx.AsyncClient(headers=headers, timeout=seconds)
-
-
 def redis_store(url: str, namespace: str) -> RedisStore:
     """Return a store in a namespace."""
     return RedisStore.connect(
@@ -129,31 +124,29 @@ def redis_store(url: str, namespace: str) -> RedisStore:
     )
 
 
-def shared_around(store: Store, namespace: str) -> Shared:
-    """Return a shared state with this store in it."""
-    names: Names
-    if isinstance(store, RedisStore):
-        names = RedisNames(store._redis, namespace=namespace, keep=5)
-    else:
-        assert isinstance(store, MemoryStore)
-        names = MemoryNames(store)
-    return Shared(store, names, MemoryLeases(), MemoryInvalidations())
+def redis_shared(url: str, namespace: str) -> Shared:
+    """Return the whole shared state in a namespace, so that gateways know of each other."""
+    client = connect(url, timeout_seconds=5.0)
+    return Shared(
+        RedisStore(client, namespace=namespace, recipe_ttl_seconds=3600),
+        RedisLeases(client, namespace=namespace),
+        RedisInvalidations(client, namespace=namespace),
+    )
 
 
 @contextlib.contextmanager
 def gateway(
-    store: Store, namespace: str, *, workers: Sequence[FakeWorker] = (), **overrides: Any
+    state: Store | Shared, namespace: str, *, workers: Sequence[FakeWorker] = (), **overrides: Any
 ) -> Iterator[Gateway]:
     """Run a gateway for the length of a block, with one worker unless some are given."""
     fakes, generator = list(workers) or [FakeWorker()], StubGenerator()
+    shared = state
+    if not isinstance(shared, Shared):
+        shared = Shared(shared, MemoryLeases(), MemoryInvalidations())
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
-        app = build_app(
-            settings([server.url for server in servers], namespace=namespace, **overrides),
-            shared=shared_around(store, namespace),
-            generator=generator,
-            workers=worker_client(fakes[0].key),
-        )
+        told = settings([server.url for server in servers], namespace=namespace, **overrides)
+        app = build_app(told, shared=shared, generator=generator, workers=worker_client(told))
         server = stack.enter_context(live(app))
         http = stack.enter_context(httpx.Client(base_url=server.url, timeout=20))
         yield Gateway(server, fakes, servers, generator, namespace, http)

@@ -12,7 +12,7 @@ import httpx
 import yaml
 
 from config.settings import child_environment
-from tests.fakes.gateway import MASTER_SECRET, MODEL
+from tests.fakes.gateway import MASTER_SECRET, MODEL, WORKER_KEY
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import free_port
 
@@ -34,7 +34,7 @@ class GatewayProcess:
                 (sys.executable, "-m", "server", "--config", str(path)),
                 env=child_environment(
                     LORAGEN_MASTER_SECRET=MASTER_SECRET,
-                    LORAGEN_WORKER_SECRET="worker-key",
+                    LORAGEN_WORKER_SECRET=WORKER_KEY,
                     LORAGEN_GENERATOR_SECRET="generator-key",
                     LORAGEN_REDIS_URL=redis_url,
                 ),

@@ -37,6 +37,7 @@ def test_the_environment_wins_over_files(tmp_path: Path, monkeypatch: pytest.Mon
         ("server: {port: 70000}", "server.port"),
         ("edge_models: [{name: 'a:b', model: m}]", "edge_models.0.name"),
         ("edge_models: [{name: a, model: m}, {name: a, model: n}]", "same name"),
+        ("edge_models: [{name: a, model: m, workers: 2}, {name: a-2, model: n}]", "second worker"),
         ("[1, 2]", "mapping"),
         ("a: [", "not YAML"),
     ],

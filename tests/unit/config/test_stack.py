@@ -60,6 +60,26 @@ def test_ports_of_metrics_are_claimed_where_they_are_set() -> None:
     assert claims["generator.metrics_port"] == 9002
 
 
+def test_several_workers_of_a_model_have_ports_in_a_row(tmp_path: Path) -> None:
+    model = MODEL.model_copy(update={"workers": 3})
+    settings = Settings(edge_models=(model, COMPILED.model_copy(update={"port": 7010})))
+    stack = plan(tmp_path, settings)
+    workers = [child for child in stack.children if child.name.startswith("worker")]
+    assert [child.name for child in workers] == [
+        "worker org/a", "worker org/a-2", "worker org/a-3", "worker b",
+    ]  # fmt: skip
+    assert [child.command[-2:] for child in workers] == [
+        ("--port", port) for port in ("7001", "7002", "7003", "7010")
+    ]
+    assert len({child.log for child in workers}) == 4
+    assert settings.worker_urls(model) == tuple(f"http://127.0.0.1:{7001 + n}" for n in range(3))
+    assert [(claim.setting, claim.port) for claim in port_claims(settings)][1:4] == [
+        ("generator.port", 8100),
+        ("edge_models org/a: port", 7001),
+        ("edge_models org/a-2: port", 7002),
+    ]
+
+
 def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
     stack = plan(tmp_path, Settings(edge_models=(COMPILED,)))
     told = {

@@ -3,8 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from loragen.names import Name
-from loragen.task import Task
+from loragen.task import Name, Task
 from loragen.wire import CompileRequest
 
 CANARY = "SECRET-PROMPT"

@@ -9,8 +9,10 @@ from prometheus_client import REGISTRY
 from config.settings import EdgeModelSettings, Settings
 from loragen.errors import WorkerUnavailable
 from loragen.wire import WorkerInfo
+from server.crew import Crew, Limits
 from server.discovery import Discovery, resolve_addresses
 from server.dispatch import Dispatcher
+from server.health import Health
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
 
 SERVICE = "http://workers.test:8001"
@@ -40,13 +42,17 @@ async def answer(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"from": request.url.host})
 
 
-def dispatcher(names: Names) -> Dispatcher:
-    return Dispatcher(
-        {"demo": []},
-        httpx.AsyncClient(transport=httpx.MockTransport(answer)),
-        probe_interval_seconds=0.001,
-        discovery=Discovery({"demo": SERVICE}, names),
-    )
+class Serving(Dispatcher):
+    """A dispatcher whose workers are found by name, and watched."""
+
+    def __init__(self, names: Names) -> None:
+        limits = Limits(max_outstanding=64, max_waiting=0, max_wait_seconds=5)
+        crews = {"demo": Crew("demo", [], limits)}
+        client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        super().__init__(crews, client)
+        self.watch = Health(
+            crews, client, interval_seconds=0.001, discovery=Discovery({"demo": SERVICE}, names)
+        )
 
 
 async def ask(dispatching: Dispatcher) -> str:
@@ -78,10 +84,10 @@ async def shown(value: float | None, metric: str, **labels: str) -> None:
 
 async def test_workers_behind_a_name_serve_and_follow_it() -> None:
     names = Names("a")
-    serving = dispatcher(names)
-    await serving.probe()
+    serving = Serving(names)
+    await serving.watch.probe()
     assert await ask(serving) == "a"
-    probing = asyncio.create_task(serving.probe_forever())
+    probing = asyncio.create_task(serving.watch.probe_forever())
     names.hosts = ("b",)
     await until(serving, "b")
     assert {await ask(serving) for _ in range(20)} == {"b"}
@@ -95,7 +101,7 @@ async def test_workers_behind_a_name_serve_and_follow_it() -> None:
 async def test_a_model_that_never_had_a_worker_is_in_the_metrics() -> None:
     names = Names()
     names.silent = True
-    probing = asyncio.create_task(dispatcher(names).probe_forever())
+    probing = asyncio.create_task(Serving(names).watch.probe_forever())
     await shown(0, "loragen_healthy_workers", model="demo")
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
@@ -103,18 +109,18 @@ async def test_a_model_that_never_had_a_worker_is_in_the_metrics() -> None:
 
 async def test_a_silent_name_server_takes_no_worker_away() -> None:
     names = Names("a")
-    serving = dispatcher(names)
-    await serving.probe()
+    serving = Serving(names)
+    await serving.watch.probe()
     names.silent = True
-    await serving.probe()
+    await serving.watch.probe()
     assert await ask(serving) == "a"
 
 
 async def test_without_an_address_no_worker_is_there() -> None:
     names = Names()
     names.silent = True
-    serving = dispatcher(names)
-    await serving.probe()
+    serving = Serving(names)
+    await serving.watch.probe()
     assert serving.missing() == ["demo"]
 
 
@@ -125,11 +131,11 @@ async def test_a_worker_that_left_finishes_what_it_answers_and_leaves_no_series(
         )
 
     names = Names("leaving")
-    serving = dispatcher(names)
-    await serving.probe()
+    serving = Serving(names)
+    await serving.watch.probe()
     async with serving.send("demo", "/v1/completions", {}) as response:
         names.hosts = ("staying",)
-        await serving.probe()
+        await serving.watch.probe()
         assert gauge() == 1
         await response.aread()
         assert response.json() == {"from": "leaving"}

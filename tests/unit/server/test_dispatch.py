@@ -18,10 +18,14 @@ from loragen.errors import (
     WorkerUnavailable,
 )
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from server.crew import Crew, Limits
 from server.dispatch import Dispatcher
+from server.health import Health
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
 
 Answer = httpx.Response | Exception
+
+LIMITS = Limits(max_outstanding=64, max_waiting=0, max_wait_seconds=5)
 
 
 def info(model: str = "demo") -> WorkerInfo:
@@ -36,6 +40,7 @@ class Network:
     """Workers by host; each answers, or fails, as told."""
 
     hosts: tuple[str, ...] = ("a", "b")
+    limits: Limits = LIMITS
     health: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     answers: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     serves: dict[str, str] = field(default_factory=dict)
@@ -43,11 +48,10 @@ class Network:
     requests: list[httpx.Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(
-            {"demo": [f"http://{host}" for host in self.hosts]},
-            httpx.AsyncClient(transport=httpx.MockTransport(self._handle)),
-            probe_interval_seconds=0.001,
-        )
+        self.crew = Crew("demo", [f"http://{host}" for host in self.hosts], self.limits)
+        client = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
+        self.dispatcher = Dispatcher({"demo": self.crew}, client)
+        self.watch = Health({"demo": self.crew}, client, interval_seconds=0.001)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         host, path = request.url.host, request.url.path
@@ -80,7 +84,7 @@ def says(status: int) -> Callable[[], Answer]:
 @pytest.fixture
 async def network() -> Network:
     network = Network()
-    await network.dispatcher.probe()
+    await network.watch.probe()
     return network
 
 
@@ -93,7 +97,7 @@ async def test_the_less_busy_of_two_workers_is_chosen(network: Network) -> None:
 
 async def test_with_many_workers_the_busiest_of_all_is_never_chosen() -> None:
     network = Network(hosts=("a", "b", "c", "d"))
-    await network.dispatcher.probe()
+    await network.watch.probe()
     async with network.dispatcher.send("demo", "/v1/completions", {}) as first:
         busy = first.request.url.host
         network.hits.clear()
@@ -113,9 +117,9 @@ async def test_outstanding_requests_are_counted_down_however_they_end(network: N
     for _ in range(4):
         with pytest.raises((DeadlineExceeded, WorkerUnavailable)):
             await network.send()
-        await network.dispatcher.probe()
+        await network.watch.probe()
     assert inflight() == [0, 0]
-    assert [worker.outstanding for _, worker in network.dispatcher._all()] == [0, 0]
+    assert [worker.outstanding for worker in network.crew.workers] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ async def test_a_worker_that_is_gone_is_left_for_another(
         assert (await network.send()).json() == {"from": "b"}
     assert network.hits["a"] <= 1
     del network.answers["a"]
-    await network.dispatcher.probe()
+    await network.watch.probe()
     hosts = {(await network.send()).request.url.host for _ in range(40)}
     assert hosts == {"a", "b"}
 
@@ -156,7 +160,7 @@ async def test_without_any_worker_left_it_says_so_and_when_to_come_back(network:
 
 async def test_all_unreached_workers_are_tried() -> None:
     network = Network(hosts=("a", "b", "c", "d"))
-    await network.dispatcher.probe()
+    await network.watch.probe()
     for host in "abc":
         network.answers[host] = fails(httpx.ConnectError("refused"))
     for _ in range(5):
@@ -165,7 +169,7 @@ async def test_all_unreached_workers_are_tried() -> None:
 
 async def test_a_request_that_kills_its_worker_takes_two_with_it_at_most() -> None:
     network = Network(hosts=("a", "b", "c", "d"))
-    await network.dispatcher.probe()
+    await network.watch.probe()
     for host in "abcd":
         network.answers[host] = fails(httpx.ReadError("reset"))
     with pytest.raises(WorkerUnavailable):
@@ -180,7 +184,7 @@ async def test_an_answer_that_is_about_the_request_is_final(network: Network, st
         network.answers[host] = says(status)
     assert (await network.send()).status_code == status
     assert network.hits.total() == 1
-    assert all(worker.info is not None for _, worker in network.dispatcher._all())
+    assert all(worker.info is not None for worker in network.crew.workers)
 
 
 async def test_a_slow_answer_is_not_asked_for_twice(network: Network) -> None:
@@ -217,11 +221,11 @@ async def test_an_unknown_model_is_not_found(network: Network) -> None:
 async def test_an_ill_worker_is_noticed_and_its_return_too(
     network: Network, illness: Callable[[], Answer]
 ) -> None:
-    watching = asyncio.create_task(network.dispatcher.probe_forever())
+    watching = asyncio.create_task(network.watch.probe_forever())
 
     async def until(healthy: int) -> None:
         async with asyncio.timeout(5):
-            while len(network.dispatcher._healthy("demo")) != healthy:  # noqa: ASYNC110
+            while len(network.crew.healthy) != healthy:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
     try:
@@ -238,7 +242,7 @@ async def test_an_ill_worker_is_noticed_and_its_return_too(
 
 async def test_a_worker_of_another_model_is_not_used(network: Network) -> None:
     network.serves["a"] = "other"
-    await network.dispatcher.probe()
+    await network.watch.probe()
     for _ in range(5):
         assert (await network.send()).json() == {"from": "b"}
 

@@ -1,0 +1,251 @@
+"""The line for the workers of an edge model: bounded, in order, and nobody is lost in it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from loragen.errors import QueueFull, WorkerUnavailable
+from loragen.wire import WorkerInfo
+from server.crew import Crew, Limits, Worker
+from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
+
+INFO = WorkerInfo(
+    edge_model="demo", pool_id=POOL_ID, template_hash=TEMPLATE_HASH, backend="gate",
+    max_model_len=100,
+)  # fmt: skip
+
+
+def crew_of(hosts: str, *, room: int = 1, waiting: int = 5, seconds: float = 5.0) -> Crew:
+    limits = Limits(max_outstanding=room, max_waiting=waiting, max_wait_seconds=seconds)
+    crew = Crew("demo", hosts, limits)
+    for worker in crew.workers:
+        crew.admit(worker, INFO)
+    return crew
+
+
+class Asking:
+    """A request that takes a worker when it can, and holds it until released."""
+
+    def __init__(self, crew: Crew, tried: set[str] | None = None) -> None:
+        self._release = asyncio.Event()
+        self.worker: Worker | None = None
+        self.task = asyncio.create_task(self._run(crew, tried or set()))
+
+    async def _run(self, crew: Crew, tried: set[str]) -> None:
+        async with crew.worker(tried) as self.worker:
+            await self._release.wait()
+
+    async def end(self) -> None:
+        self._release.set()
+        await self.task
+
+
+@asynccontextmanager
+async def asking(crew: Crew, count: int) -> AsyncIterator[list[Asking]]:
+    """Let so many ask, one after the other; they end with the block."""
+    asked = []
+    for _ in range(count):
+        asked.append(Asking(crew))
+        await settled()
+    try:
+        yield asked
+    finally:
+        for each in asked:
+            each.task.cancel()
+        await asyncio.gather(*(each.task for each in asked), return_exceptions=True)
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"loragen_{name}", labels) or 0.0
+
+
+async def test_no_worker_gets_more_than_its_room_and_the_line_moves_in_order() -> None:
+    crew = crew_of("ab", room=2)
+    async with asking(crew, 7) as asked:
+        assert [worker.outstanding for worker in crew.workers] == [2, 2]
+        assert [each.worker is not None for each in asked] == [True] * 4 + [False] * 3
+        assert metric("queue_requests", model="demo") == 3
+        for position in range(3):
+            await asked[position].end()
+            await settled()
+            assert [each.worker is not None for each in asked[4:]] == [
+                number <= position for number in range(3)
+            ]
+        assert metric("queue_requests", model="demo") == 0
+    assert [worker.outstanding for worker in crew.workers] == [0, 0]
+
+
+async def test_a_full_line_refuses_and_says_when_to_come_back() -> None:
+    crew = crew_of("a", waiting=1)
+    before = metric("limits_rejected_total", limit="queue")
+    async with asking(crew, 2):
+        with pytest.raises(QueueFull) as caught:
+            async with crew.worker():
+                pass
+        assert (caught.value.status, caught.value.code) == (429, "overloaded")
+        assert caught.value.retry_after is not None
+    assert metric("limits_rejected_total", limit="queue") == before + 1
+
+
+async def test_who_waits_too_long_is_refused_and_leaves_the_line() -> None:
+    crew = crew_of("a", seconds=0.01)
+    async with asking(crew, 1) as (holding,):
+        with pytest.raises(QueueFull):
+            async with crew.worker():
+                pass
+        await holding.end()
+    async with crew.worker() as worker:
+        assert worker.outstanding == 1
+
+
+async def test_who_leaves_the_line_is_passed_over() -> None:
+    crew = crew_of("a")
+    async with asking(crew, 3) as (holding, leaving, staying):
+        leaving.task.cancel()
+        await settled()
+        await holding.end()
+        await settled()
+        assert staying.worker is not None
+    assert crew.workers[0].outstanding == 0
+
+
+async def test_who_leaves_with_a_worker_just_given_to_it_gives_it_on() -> None:
+    crew = crew_of("a")
+    async with asking(crew, 3) as (holding, leaving, staying):
+        holding._release.set()
+        await asyncio.sleep(0)
+        assert len(crew._line) == 1  # its turn came, and it does not know yet
+        leaving.task.cancel()
+        await settled()
+        assert leaving.worker is None
+        assert staying.worker is not None
+    assert crew.workers[0].outstanding == 0
+
+
+async def test_a_newcomer_does_not_overtake_the_line() -> None:
+    crew = crew_of("a")
+    async with asking(crew, 2) as (holding, first):
+        holding._release.set()
+        newcomer = Asking(crew)
+        await settled()
+        assert first.worker is not None
+        assert newcomer.worker is None
+        newcomer.task.cancel()
+
+
+async def test_without_a_healthy_worker_those_in_line_are_told_at_once() -> None:
+    crew = crew_of("a")
+    async with asking(crew, 3) as (_, first, second):
+        crew.lose(crew.workers[0], "gone")
+        for each in (first, second):
+            with pytest.raises(WorkerUnavailable):
+                await each.task
+        with pytest.raises(WorkerUnavailable):
+            async with crew.worker():
+                pass
+
+
+async def test_a_worker_that_comes_takes_the_line_up() -> None:
+    crew = crew_of("ab")
+    crew.lose(crew.workers[1], "gone")
+    async with asking(crew, 2) as (_, waiting):
+        assert waiting.worker is None
+        crew.admit(crew.workers[1], INFO)
+        await settled()
+        assert waiting.worker is crew.workers[1]
+
+
+async def test_one_who_waits_for_another_worker_holds_up_nobody() -> None:
+    crew = crew_of("ab")
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(crew.worker({"b"}))
+        picky = Asking(crew, {"b"})
+        await settled()
+        assert picky.worker is None
+        newcomer = Asking(crew)
+        await settled()
+        assert newcomer.worker is crew.workers[1]
+        for each in (picky, newcomer):
+            each.task.cancel()
+        await settled()
+
+
+async def test_a_question_that_costs_nothing_waits_for_nothing() -> None:
+    crew = crew_of("a", waiting=0)
+    async with crew.worker():
+        assert crew.any() is crew.workers[0]
+
+
+def test_a_worker_lost_again_and_again_stays_away_longer_and_longer() -> None:
+    now = 0.0
+    limits = Limits(max_outstanding=1, max_waiting=0, max_wait_seconds=1)
+    crew = Crew("demo", "ab", limits, clock=lambda: now)
+    flapping, steady = crew.workers
+    crew.admit(flapping, INFO)
+    crew.admit(steady, INFO)
+    away = []
+    for _ in range(8):
+        crew.lose(flapping, "dropped")
+        since = now
+        while flapping not in crew.healthy:
+            crew.admit(flapping, INFO)
+            now += flapping not in crew.healthy
+        away.append(now - since)
+    assert away == [0, 1, 2, 4, 8, 16, 30, 30]
+    now += 60
+    crew.lose(flapping, "dropped")
+    crew.admit(flapping, INFO)
+    assert flapping in crew.healthy
+
+
+def test_the_only_worker_left_is_taken_as_soon_as_it_answers() -> None:
+    crew = crew_of("a")
+    for _ in range(5):
+        crew.lose(crew.workers[0], "dropped")
+        assert crew.healthy == []
+        crew.admit(crew.workers[0], INFO)
+        assert crew.healthy == crew.workers
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(0, 4))
+async def test_whatever_happens_no_place_is_lost(seed: int, room: int, waiting: int) -> None:
+    chance = random.Random(seed)
+    crew = crew_of("abc", room=room, waiting=waiting)
+    asked: list[Asking] = []
+    for _ in range(40):
+        match chance.choice(["ask", "ask", "ask", "end", "leave", "lose", "admit", "tick"]):
+            case "ask":
+                tried = set(chance.sample("abc", chance.choice([0, 0, 1])))
+                asked.append(Asking(crew, tried))
+            case "end" if asked:
+                chance.choice(asked)._release.set()
+            case "leave" if asked:
+                chance.choice(asked).task.cancel()
+            case "lose":
+                crew.lose(chance.choice(crew.workers), "gone")
+            case "admit":
+                crew.admit(chance.choice(crew.workers), INFO)
+            case _:
+                await asyncio.sleep(0)
+        assert all(0 <= worker.outstanding <= room for worker in crew.workers)
+        assert len(crew._line) <= waiting
+    for each in asked:
+        each._release.set()
+    await settled()
+    for each in asked:
+        each.task.cancel()
+    await asyncio.gather(*(each.task for each in asked), return_exceptions=True)
+    assert [worker.outstanding for worker in crew.workers] == [0, 0, 0]
+    assert not crew._line
