@@ -5,10 +5,10 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint types format demo-checkpoint eval-demo bench lock clean
+.PHONY: help setup setup-gpu demo test test-slow lint types k8s-check format demo-checkpoint eval-demo bench lock clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .venv/.installed: config/requirements/cpu.lock pyproject.toml scripts/bootstrap.sh
 	@PYTHON="$(PYTHON)" sh scripts/bootstrap.sh cpu
@@ -37,6 +37,9 @@ lint: setup  ## check style, formatting and import rules
 
 types: setup  ## check types
 	@$(BIN)/mypy
+
+k8s-check: setup  ## check the Kubernetes manifests; CRD=FILE holds them to KubeRay's definition too
+	@$(BIN)/python -m k8s.check $(if $(CRD),--crd "$(CRD)")
 
 format: setup  ## format the code
 	@$(BIN)/ruff format .

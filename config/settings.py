@@ -71,6 +71,9 @@ class StoreSettings(Section):
         "for the case that word of its delete was lost.",
     )
     timeout_seconds: float = Field(2.0, gt=0, description="Deadline of one Redis call.")
+    name_versions: int = Field(
+        20, ge=2, le=1_000, description="Versions kept of a name; the oldest go first."
+    )
 
 
 class EdgeModelSettings(Section):

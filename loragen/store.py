@@ -2,7 +2,6 @@
 
     {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON
     {ns}:tasks:{tenant}            zset    task ids by time of creation
-    {ns}:names:{tenant}            hash    name -> task id
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
 
@@ -19,20 +18,15 @@ from typing import Final, Protocol, Self
 import redis.asyncio as redis
 from pydantic import ValidationError
 
-from loragen.errors import Conflict, StoreUnavailable, TaskNotFound
+from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.redis_client import as_bytes, connect, mapped
 from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
 
 _FIELDS: Final = ("record", "prompt", "tools")
 _CREATE: Final = """
-local id, record, prompt, created_at, name, tools = unpack(ARGV)
+local id, record, prompt, created_at, tools = unpack(ARGV)
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-if name ~= '' then
-  local holder = redis.call('HGET', KEYS[3], name)
-  if holder and holder ~= id then return holder end
-  redis.call('HSET', KEYS[3], name, id)
-end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
 if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
 redis.call('ZADD', KEYS[2], created_at, id)
@@ -45,13 +39,8 @@ return 1
 """
 _DELETE: Final = """
 local id = ARGV[1]
-local readable, task = pcall(cjson.decode, redis.call('HGET', KEYS[1], 'record') or 'null')
-local name = readable and type(task) == 'table' and task['name']
-if type(name) == 'string' and redis.call('HGET', KEYS[3], name) == id then
-  redis.call('HDEL', KEYS[3], name)
-end
 local created_at = redis.call('ZSCORE', KEYS[2], id)
-if created_at then redis.call('SET', KEYS[4], created_at, 'EX', ARGV[2]) end
+if created_at then redis.call('SET', KEYS[3], created_at, 'EX', ARGV[2]) end
 redis.call('ZREM', KEYS[2], id)
 return redis.call('DEL', KEYS[1])
 """
@@ -91,11 +80,7 @@ class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
     async def create(self, task: Task) -> bool:
-        """Write a new task with its name; False, and nothing written, if it exists.
-
-        Raises:
-            Conflict: the name stands for another task; nothing is written.
-        """
+        """Write a new task; False, and nothing written, if it exists."""
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
         """Return a task with its prompt and tools."""
@@ -104,7 +89,7 @@ class Store(Protocol):
         """Replace the record of an existing task; False if it was deleted."""
 
     async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task and its name; False if there was none."""
+        """Delete a task, not its recipe; False if there was none."""
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
@@ -120,12 +105,6 @@ class Store(Protocol):
 
     async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """Return those of the tasks that exist, by id."""
-
-    async def find_name(self, tenant: str, name: str) -> str | None:
-        """Return the task id a name stands for."""
-
-    async def names(self, tenant: str) -> dict[str, str]:
-        """Return the tenant's names and their task ids."""
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
@@ -168,27 +147,14 @@ class RedisStore:
         return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
 
     async def create(self, task: Task) -> bool:
-        """Write a new task with its name; False, and nothing written, if it exists.
-
-        Raises:
-            Conflict: the name stands for another task; nothing is written.
-        """
-        keys = [*self._task_keys(task.tenant, task.id), self._names(task.tenant)]
+        """Write a new task; False, and nothing written, if it exists."""
+        tools = dump_tools(task.tools) if task.tools else ""
         record = task.model_dump_json(exclude_defaults=True)
         async with mapped():
             written = await self._create(
-                keys=keys,
-                args=[
-                    task.id,
-                    record,
-                    task.prompt,
-                    task.created_at,
-                    task.name or "",
-                    dump_tools(task.tools) if task.tools else "",
-                ],
+                keys=self._task_keys(task.tenant, task.id),
+                args=[task.id, record, task.prompt, task.created_at, tools],
             )
-        if isinstance(written, bytes):
-            raise Conflict(f"the name {task.name!r} is task {written.decode()!r}", param="name")
         return bool(written)
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
@@ -207,8 +173,8 @@ class RedisStore:
         return bool(written)
 
     async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task and its name; False if there was none."""
-        keys = [*self._task_keys(tenant, task_id), self._names(tenant), self._gone(tenant, task_id)]
+        """Delete a task, not its recipe; False if there was none."""
+        keys = [*self._task_keys(tenant, task_id), self._gone(tenant, task_id)]
         async with mapped():
             deleted = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
         return bool(deleted)
@@ -243,18 +209,6 @@ class RedisStore:
         pairs = zip(task_ids, rows, strict=True)
         return {task_id: _record(row) for task_id, row in pairs if row is not None}
 
-    async def find_name(self, tenant: str, name: str) -> str | None:
-        """Return the task id a name stands for."""
-        async with mapped():
-            task_id = await self._redis.hget(self._names(tenant), name)
-        return None if task_id is None else as_bytes(task_id).decode()
-
-    async def names(self, tenant: str) -> dict[str, str]:
-        """Return the tenant's names and their task ids."""
-        async with mapped():
-            pairs = await self._redis.hgetall(self._names(tenant))
-        return {as_bytes(name).decode(): as_bytes(task).decode() for name, task in pairs.items()}
-
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
         async with mapped():
@@ -282,7 +236,7 @@ class RedisStore:
         await self._redis.aclose()
 
     def _task(self, tenant: str, task_id: str) -> str:
-        return f"{self._namespace}:task:{tenant}:{task_id}"
+        return task_key(self._namespace, tenant, task_id)
 
     def _task_keys(self, tenant: str, task_id: str) -> tuple[str, str]:
         return self._task(tenant, task_id), self._tasks(tenant)
@@ -295,11 +249,13 @@ class RedisStore:
         digest = hashlib.sha256(task_id.encode()).hexdigest()[:32]
         return f"{self._namespace}:gone:{tenant}:{digest}"
 
-    def _names(self, tenant: str) -> str:
-        return f"{self._namespace}:names:{tenant}"
-
     def _recipe(self, key: str) -> str:
         return f"{self._namespace}:recipe:{key}"
+
+
+def task_key(namespace: str, tenant: str, task_id: str) -> str:
+    """Return the key that exists as long as a task does."""
+    return f"{namespace}:task:{tenant}:{task_id}"
 
 
 def _task(row: Sequence[bytes | str | None]) -> Task | None:

@@ -3,12 +3,10 @@
 Prompt and tools never change; the state does.
 """
 
-import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
-from loragen.keys import TASK_ID_PATTERN
 from loragen.tools import Tools
 from loragen.wire import Digest
 
@@ -26,16 +24,6 @@ FallbackReason = Literal[
     "operator_forced",
 ]
 
-
-def _is_no_id(name: str) -> str:
-    if re.match(TASK_ID_PATTERN, name):
-        raise ValueError("a name cannot look like a task id")
-    return name
-
-
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$"), AfterValidator(_is_no_id)
-]
 
 PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 """Reasons that asking the generator again cannot mend."""
@@ -73,7 +61,6 @@ class TaskRecord(BaseModel):
     id: str
     tenant: str
     edge_model: str
-    name: Name | None = None
     status: Status = "compiling"
     fallback_reason: FallbackReason | None = None
     created_at: int

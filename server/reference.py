@@ -11,7 +11,7 @@ from typing import Self
 
 from loragen.errors import InvalidRequest, TaskNotFound
 from loragen.keys import TASK_ID_PATTERN
-from loragen.store import Store
+from loragen.names import Names
 
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
@@ -48,7 +48,7 @@ class TaskReference:
         return cls(edge_model, next(iter(tasks), None))
 
 
-async def find_task_id(store: Store, tenant: str, reference: str) -> str:
+async def find_task_id(names: Names, tenant: str, reference: str) -> str:
     """Return the task id for an id or name.
 
     Raises:
@@ -56,7 +56,7 @@ async def find_task_id(store: Store, tenant: str, reference: str) -> str:
     """
     if _TASK_ID.fullmatch(reference):
         return reference
-    task_id = await store.find_name(tenant, reference)
+    task_id = await names.find(tenant, reference)
     if task_id is None:
         raise TaskNotFound("no task of that id or name", param="task_id")
     return task_id

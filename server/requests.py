@@ -16,7 +16,8 @@ from pydantic import (
 )
 
 from loragen.errors import InvalidRequest
-from loragen.task import Name, Policy
+from loragen.names import Name
+from loragen.task import Policy
 from loragen.tools import Tools
 from server.answer import Mode
 from server.body import check_values
@@ -38,16 +39,14 @@ class ApiRequest(BaseModel):
         return body
 
 
-class CreateTaskRequest(ApiRequest):
-    """`POST /v1/tasks`."""
+class TaskFields(ApiRequest):
+    """What makes a task, and how it is served."""
 
     model: str
     tools: Tools = Field((), repr=False)
     system_prompt: str = Field("", validate_default=True, repr=False)
-    name: Name | None = None
     policy: Policy = Policy()
     min_fidelity: float = Field(0.8, ge=0, le=1.2)
-    wait: bool = True
 
     @field_validator("system_prompt")
     @classmethod
@@ -59,6 +58,26 @@ class CreateTaskRequest(ApiRequest):
         if "\x00" in value:
             raise ValueError("the system prompt is not text")
         return value
+
+
+class TaskRequest(TaskFields):
+    """`PUT /v1/tasks/by-name/{name}`."""
+
+    wait: bool = True
+
+
+class CreateTaskRequest(TaskRequest):
+    """`POST /v1/tasks`."""
+
+    name: Name | None = None
+
+
+class RollbackRequest(ApiRequest):
+    """`POST /v1/tasks/by-name/{name}/rollback`."""
+
+    version: int | None = Field(
+        None, ge=1, description="Default: the last version with another task."
+    )
 
 
 class PageQuery(BaseModel):

@@ -81,6 +81,8 @@ class Resolver:
         if held is not None and held.task.recipe != task.recipe:
             return held
         self._memory.drop(key)
+        if task.recipe is not None:  # no record will name it, so a delete would not find it
+            await self._recipes.delete(task, task.recipe)
         return await self.compile(task, refused=task.recipe)
 
     def set_aside(self, task: Task, reason: FallbackReason) -> Resolved:

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from config.settings import ServerSettings
 from loragen.keys import TenantKeys
+from loragen.names import Names
 from loragen.store import Store
 from server.dispatch import Dispatcher
 from server.drain import Drain
@@ -23,6 +24,7 @@ class Services:
 
     settings: ServerSettings
     store: Store
+    names: Names
     resolver: Resolver
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]

@@ -7,7 +7,9 @@ from config.settings import Settings
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
+from loragen.names import Names
 from loragen.redis_client import connect
+from loragen.redis_names import RedisNames
 from loragen.store import RedisStore, Store
 
 
@@ -16,6 +18,7 @@ class Shared:
     """The shared state, in one namespace."""
 
     store: Store
+    names: Names
     leases: Leases
     invalidations: Invalidations
 
@@ -39,6 +42,7 @@ class Shared:
         )
         return cls(
             store=store,
+            names=RedisNames(client, namespace=options.namespace, keep=options.name_versions),
             leases=RedisLeases(client, namespace=options.namespace),
             invalidations=RedisInvalidations(client, namespace=options.namespace),
         )

@@ -21,7 +21,7 @@ async def models(
     """Return the edge models; with `tasks=true` also the tenant's named tasks."""
     names = list(parts.dispatcher.edge_models)
     if tasks:
-        named = await parts.store.names(owner)
+        named = await parts.names.all(owner)
         records = await parts.store.records(owner, list(named.values()))
         names += [
             f"{records[task_id].edge_model}:{name}"

@@ -13,6 +13,7 @@ from tests.fakes.valkey import Valkey
 pytest.register_assert_rewrite(
     "tests.contract.generator_contract",
     "tests.contract.lease_contract",
+    "tests.contract.names_contract",
     "tests.contract.store_contract",
     "tests.contract.worker_contract",
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loragen.errors import Conflict, TaskNotFound
+from loragen.errors import TaskNotFound
 from loragen.store import Store
 from loragen.task import Policy, RecipeRef, Task, TaskRecord
 
@@ -44,7 +44,7 @@ class StoreContract:
 
     async def test_a_task_comes_back_whole(self, store: Store) -> None:
         task = task_of(
-            0, name="ada", policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
+            0, policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
             status="ready", compile_seconds=0.25, fidelity=0.9, tools=TOOLS,
         )  # fmt: skip
         assert await store.create(task)
@@ -52,33 +52,14 @@ class StoreContract:
 
     async def test_an_existing_task_is_not_overwritten(self, store: Store) -> None:
         await store.create(task_of(0, min_fidelity=0.1))
-        assert not await store.create(task_of(0, min_fidelity=0.9, name="late"))
+        assert not await store.create(task_of(0, min_fidelity=0.9))
         kept = await store.get(TENANT, task_of(0).id)
         assert kept is not None
         assert kept.min_fidelity == 0.1
-        assert await store.find_name(TENANT, "late") is None
 
     async def test_of_concurrent_creates_one_wins(self, store: Store) -> None:
         written = await asyncio.gather(*(store.create(task_of(0)) for _ in range(20)))
         assert sorted(written) == [False] * 19 + [True]
-
-    async def test_a_name_of_another_task_is_a_conflict_and_writes_nothing(
-        self, store: Store
-    ) -> None:
-        await store.create(task_of(0, name="ada"))
-        with pytest.raises(Conflict) as caught:
-            await store.create(task_of(1, name="ada"))
-        assert caught.value.param == "name"
-        assert await store.get(TENANT, task_of(1).id) is None
-        assert ids((await store.page(TENANT, limit=10)).tasks) == ids([task_of(0)])
-
-    async def test_of_concurrent_claims_of_a_name_one_wins(self, store: Store) -> None:
-        claims = [store.create(task_of(number, name="ada")) for number in range(20)]
-        results = await asyncio.gather(*claims, return_exceptions=True)
-        assert results.count(True) == 1
-        assert sum(isinstance(result, Conflict) for result in results) == 19
-        winner = results.index(True)
-        assert await store.find_name(TENANT, "ada") == task_of(winner).id
 
     async def test_update_replaces_the_record_and_keeps_the_prompt_and_the_tools(
         self, store: Store
@@ -94,26 +75,11 @@ class StoreContract:
         assert not await store.update(task_of(0, status="ready"))
         assert await store.get(TENANT, task_of(0).id) is None
 
-    async def test_delete_takes_the_name_and_the_place_in_the_list(self, store: Store) -> None:
-        await store.create(task_of(0, name="ada"))
+    async def test_delete_takes_the_place_in_the_list(self, store: Store) -> None:
+        await store.create(task_of(0))
         assert await store.delete(TENANT, task_of(0).id)
-        assert await store.find_name(TENANT, "ada") is None
-        assert await store.names(TENANT) == {}
         assert (await store.page(TENANT, limit=10)).tasks == []
         assert not await store.delete(TENANT, task_of(0).id)
-
-    async def test_a_freed_name_can_be_given_again(self, store: Store) -> None:
-        await store.create(task_of(0, name="ada"))
-        await store.delete(TENANT, task_of(0).id)
-        assert await store.create(task_of(1, name="ada"))
-        assert not await store.delete(TENANT, task_of(0).id)
-        assert await store.find_name(TENANT, "ada") == task_of(1).id
-
-    async def test_names_list_all_of_a_tenant(self, store: Store) -> None:
-        await store.create(task_of(0, name="ada"))
-        await store.create(task_of(1, name="bob"))
-        await store.create(task_of(2))
-        assert await store.names(TENANT) == {"ada": task_of(0).id, "bob": task_of(1).id}
 
     async def test_a_page_has_its_order_and_its_limit(self, store: Store) -> None:
         for number in (1, 3, 0, 2, 4):
@@ -192,14 +158,12 @@ class StoreContract:
         assert found[task_of(0).id].min_fidelity == 0.5
 
     async def test_tenants_see_only_their_own(self, store: Store) -> None:
-        await store.create(task_of(0, name="ada"))
+        await store.create(task_of(0))
         assert await store.get("other", task_of(0).id) is None
         assert (await store.page("other", limit=10)).tasks == []
         assert await store.records("other", [task_of(0).id]) == {}
-        assert await store.names("other") == {}
-        assert await store.find_name("other", "ada") is None
         assert not await store.delete("other", task_of(0).id)
-        assert await store.create(task_of(0, name="ada", tenant="other"))
+        assert await store.create(task_of(0, tenant="other"))
 
     async def test_the_first_write_of_a_recipe_wins(self, store: Store) -> None:
         assert await store.put_recipe("k", b"first") == b"first"

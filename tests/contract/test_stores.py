@@ -23,8 +23,6 @@ CALLS: dict[str, Call] = {
     "delete": lambda store: store.delete(TENANT, "x"),
     "page": lambda store: store.page(TENANT, limit=1),
     "records": lambda store: store.records(TENANT, ["x"]),
-    "find_name": lambda store: store.find_name(TENANT, "x"),
-    "names": lambda store: store.names(TENANT),
     "get_recipe": lambda store: store.get_recipe("x"),
     "put_recipe": lambda store: store.put_recipe("x", b"x"),
     "delete_recipe": lambda store: store.delete_recipe("x"),
@@ -80,16 +78,16 @@ class TestRedisStore(StoreContract):
         await store.get_recipe("k")
         assert int(str(valkey.client.ttl(key))) > 3_000
 
-    async def test_tasks_and_names_never_expire_and_recipes_do(
+    async def test_tasks_never_expire_and_recipes_do(
         self, store: RedisStore, valkey: Valkey, namespace: str
     ) -> None:
-        await store.create(task_of(0, name="ada"))
-        await store.update(task_of(0, name="ada", status="ready"))
+        await store.create(task_of(0))
+        await store.update(task_of(0, status="ready"))
         await store.put_recipe("k", b"x")
         client = valkey.client
         keys = {bytes(key) for key in client.scan_iter(f"{namespace}:*")}
         assert {key for key in keys if client.ttl(key) != -1} == {f"{namespace}:recipe:k".encode()}
-        assert len(keys) == 4
+        assert len(keys) == 3
 
     async def test_a_record_never_holds_the_prompt(
         self, store: RedisStore, valkey: Valkey, namespace: str
@@ -110,7 +108,7 @@ class TestRedisStore(StoreContract):
     async def test_of_a_deleted_task_a_nameless_marker_stays_for_an_hour(
         self, store: RedisStore, valkey: Valkey, namespace: str
     ) -> None:
-        await store.create(task_of(0, name="ada"))
+        await store.create(task_of(0))
         await store.delete(TENANT, task_of(0).id)
         (key,) = valkey.client.scan_iter(f"{namespace}:*")
         assert task_of(0).id not in str(key)

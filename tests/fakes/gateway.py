@@ -14,8 +14,10 @@ from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSe
 from loragen.invalidations import RedisInvalidations
 from loragen.keys import TenantKeys
 from loragen.leases import RedisLeases
+from loragen.names import Names
 from loragen.recipe import Recipe
 from loragen.redis_client import connect
+from loragen.redis_names import RedisNames
 from loragen.store import RedisStore, Store
 from server.app import build_app, worker_client
 from server.shared import Shared
@@ -23,6 +25,8 @@ from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_names import MemoryNames
+from tests.fakes.memory_store import MemoryStore
 from tests.fakes.stub_generator import StubGenerator, recipe_of
 
 MASTER_SECRET = "5a" * 32
@@ -129,9 +133,21 @@ def redis_shared(url: str, namespace: str) -> Shared:
     client = connect(url, timeout_seconds=5.0)
     return Shared(
         RedisStore(client, namespace=namespace, recipe_ttl_seconds=3600),
+        RedisNames(client, namespace=namespace, keep=5),
         RedisLeases(client, namespace=namespace),
         RedisInvalidations(client, namespace=namespace),
     )
+
+
+def shared_around(store: Store, namespace: str) -> Shared:
+    """Return a shared state with this store in it."""
+    names: Names
+    if isinstance(store, RedisStore):
+        names = RedisNames(store._redis, namespace=namespace, keep=5)
+    else:
+        assert isinstance(store, MemoryStore)
+        names = MemoryNames(store)
+    return Shared(store, names, MemoryLeases(), MemoryInvalidations())
 
 
 @contextlib.contextmanager
@@ -142,7 +158,7 @@ def gateway(
     fakes, generator = list(workers) or [FakeWorker()], StubGenerator()
     shared = state
     if not isinstance(shared, Shared):
-        shared = Shared(shared, MemoryLeases(), MemoryInvalidations())
+        shared = shared_around(shared, namespace)
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
         told = settings([server.url for server in servers], namespace=namespace, **overrides)

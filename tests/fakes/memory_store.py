@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from loragen.errors import Conflict, StoreUnavailable, TaskNotFound
+from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
 
@@ -16,7 +16,6 @@ class MemoryStore:
         self, *, recipe_ttl_seconds: float = 3600.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}
-        self._names: dict[tuple[str, str], str] = {}
         self._gone: dict[tuple[str, str], int] = {}
         self._recipes: dict[str, tuple[bytes, float]] = {}
         self._ttl = recipe_ttl_seconds
@@ -24,14 +23,10 @@ class MemoryStore:
         self.is_away = False
 
     async def create(self, task: Task) -> bool:
-        """Write a new task with its name; False, and nothing written, if it exists."""
+        """Write a new task; False, and nothing written, if it exists."""
         await self._reach()
         if (task.tenant, task.id) in self._tasks:
             return False
-        if task.name is not None:
-            holder = self._names.setdefault((task.tenant, task.name), task.id)
-            if holder != task.id:
-                raise Conflict(f"the name {task.name!r} is task {holder!r}", param="name")
         self._tasks[task.tenant, task.id] = task
         return True
 
@@ -52,14 +47,12 @@ class MemoryStore:
         return True
 
     async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task and its name; False if there was none."""
+        """Delete a task, not its recipe; False if there was none."""
         await self._reach()
         task = self._tasks.pop((tenant, task_id), None)
         if task is None:
             return False
         self._gone[tenant, task_id] = task.created_at
-        if task.name is not None:
-            del self._names[tenant, task.name]
         return True
 
     async def page(
@@ -88,16 +81,6 @@ class MemoryStore:
         await self._reach()
         found = ((task_id, self._tasks.get((tenant, task_id))) for task_id in task_ids)
         return {task_id: _record(task) for task_id, task in found if task is not None}
-
-    async def find_name(self, tenant: str, name: str) -> str | None:
-        """Return the task id a name stands for."""
-        await self._reach()
-        return self._names.get((tenant, name))
-
-    async def names(self, tenant: str) -> dict[str, str]:
-        """Return the tenant's names and their task ids."""
-        await self._reach()
-        return {name: task for (owner, name), task in self._names.items() if owner == tenant}
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
@@ -128,6 +111,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Give back the connections."""
+
+    def has(self, tenant: str, task_id: str) -> bool:
+        """Whether there is such a task."""
+        return (tenant, task_id) in self._tasks
 
     def recipe_keys(self) -> list[str]:
         """Return the keys of all recipes."""

@@ -13,6 +13,7 @@ from config.reference import configuration_page
 from config.settings import SECRET_FIELDS
 
 ROOT = Path(__file__).parents[3]
+EXAMPLE = "config/several-models.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,14 @@ def test_a_good_file_is_ok_and_missing_folders_are_warnings(tmp_path: Path) -> N
     assert f"{path}: ok" in result.output
     assert "edge_models a: model: no config.json in /none" in result.output
     assert "edge_models a: generator: no config.json in /nor" in result.output
+
+
+def test_the_example_of_several_models_lacks_only_the_model_to_download() -> None:
+    result = run("config", "check", EXAMPLE)
+    warnings = [line for line in result.output.splitlines() if "warning" in line]
+    assert result.exit_code == 0
+    assert [line.split(": ")[2] for line in warnings] == ["edge_models qwen"]
+    assert (ROOT / EXAMPLE).read_text().count("port:") == 2
 
 
 def test_each_problem_has_a_line_that_names_its_field(tmp_path: Path) -> None:

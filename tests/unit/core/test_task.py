@@ -3,7 +3,8 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from loragen.task import Name, Task
+from loragen.names import Name
+from loragen.task import Task
 from loragen.wire import CompileRequest
 
 CANARY = "SECRET-PROMPT"

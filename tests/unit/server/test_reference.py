@@ -5,6 +5,7 @@ import pytest
 from loragen.errors import InvalidRequest, TaskNotFound
 from server.reference import TaskReference, find_task_id
 from tests.contract.store_contract import TENANT, task_of
+from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_store import MemoryStore
 
 T = "task_" + "a" * 26
@@ -56,12 +57,14 @@ def test_empty_and_contradicting_forms_are_refused(
 
 async def test_an_id_stands_for_itself_and_a_name_for_its_task() -> None:
     store = MemoryStore()
-    await store.create(task_of(1, name="ada"))
-    assert await find_task_id(store, TENANT, T) == T
-    assert await find_task_id(store, TENANT, "ada") == task_of(1).id
+    await store.create(task_of(1))
+    names = MemoryNames(store)
+    await names.claim(TENANT, "ada", task_of(1).id, now=1)
+    assert await find_task_id(names, TENANT, T) == T
+    assert await find_task_id(names, TENANT, "ada") == task_of(1).id
 
 
 @pytest.mark.parametrize("reference", ["bob", T + "a", T.upper(), T + "\n", "x" * 10_000])
 async def test_what_is_neither_is_not_found(reference: str) -> None:
     with pytest.raises(TaskNotFound):
-        await find_task_id(MemoryStore(), TENANT, reference)
+        await find_task_id(MemoryNames(MemoryStore()), TENANT, reference)

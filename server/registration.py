@@ -1,0 +1,142 @@
+"""Registration: a prompt becomes a task of its tenant, or is found to be one; and its end."""
+
+import asyncio
+import time
+from typing import Final
+
+from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
+from loragen.names import taken
+from loragen.task import Task
+from loragen.tools import canonical_tools
+from server.memory import Resolved
+from server.requests import TaskFields
+from server.services import Services
+
+_SETTINGS: Final = frozenset({"policy", "min_fidelity"})
+_EMPTY_TURN: Final = {"role": "user", "content": ""}
+
+
+async def register(
+    request: TaskFields, parts: Services, owner: str, *, name: str | None = None
+) -> tuple[Task, bool]:
+    """Return the task of a prompt, and whether it is new; a name given is claimed for it.
+
+    Raises:
+        InvalidRequest: the prompt is too large.
+        Conflict: the prompt is known with other settings, or the name stands for another task.
+    """
+    _check_size(request, parts.settings.max_prompt_bytes)
+    task_id = _task_id(request, parts, owner)
+    task = await _known(request, parts, owner, task_id)
+    is_new = task is None
+    if task is None:
+        holder = None if name is None else await parts.names.find(owner, name)
+        if name is not None and holder not in (None, task_id):
+            raise taken(name, str(holder))
+        task = await _describe(request, parts, owner, task_id)
+        if not await parts.store.create(task):  # another was first with this prompt
+            return await register(request, parts, owner, name=name)
+        parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
+    if name is not None:
+        await parts.names.claim(owner, name, task_id, now=int(time.time()))
+    return task, is_new
+
+
+async def finish(task: Task, parts: Services, *, wait: bool) -> Resolved:
+    """Have a task compiled unless it is, and wait for it on request.
+
+    Raises:
+        PromptTooLong: it can neither be compiled nor be read by the edge model; it is removed.
+    """
+    if task.recipe is not None:
+        return Resolved(task, None)
+    if not wait:
+        parts.resolver.start(task)
+        return Resolved(task, None)
+    resolved = await parts.resolver.compile(task)
+    await _refuse_unservable(resolved.task, parts)
+    return resolved
+
+
+async def remove(task: Task, parts: Services) -> None:
+    """Remove a task with its recipe and whatever names it.
+
+    Raises:
+        TaskNotFound: it is gone already.
+    """
+    was_there = await parts.store.delete(task.tenant, task.id)
+    await parts.names.forget_task(task.tenant, task.id)
+    await parts.resolver.invalidate(task)
+    if task.recipe is not None:
+        await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
+    if not was_there:
+        raise TaskNotFound(f"no task {task.id!r}", param="task_id")
+
+
+def _check_size(request: TaskFields, limit: int) -> None:
+    tools = canonical_tools(request.tools).encode()
+    if len(request.system_prompt.encode()) + len(tools) > limit:
+        what = "system_prompt and tools together are" if tools else "system_prompt is"
+        raise InvalidRequest(f"{what} larger than {limit} bytes", param="system_prompt")
+
+
+def _task_id(request: TaskFields, parts: Services, owner: str) -> str:
+    return parts.keys(owner).task_id(
+        edge_model=request.model,
+        prompt=request.system_prompt,
+        tools=canonical_tools(request.tools),
+    )
+
+
+async def _known(request: TaskFields, parts: Services, owner: str, task_id: str) -> Task | None:
+    """Return the task if this tenant has it.
+
+    Raises:
+        Conflict: it has, with other settings than the request gives; tasks do not change.
+    """
+    task = await parts.store.get(owner, task_id)
+    if task is None:
+        return None
+    for field in sorted(_SETTINGS & request.model_fields_set):
+        if getattr(request, field) != getattr(task, field):
+            raise Conflict(f"this prompt is task {task_id!r}, with another {field}", param=field)
+    return task
+
+
+async def _describe(request: TaskFields, parts: Services, owner: str, task_id: str) -> Task:
+    parts.dispatcher.info(request.model)
+    return Task(
+        id=task_id,
+        tenant=owner,
+        edge_model=request.model,
+        prompt=request.system_prompt,
+        tools=request.tools,
+        created_at=int(time.time()),
+        prompt_tokens=await _count_prompt(parts, request),
+        policy=request.policy,
+        min_fidelity=request.min_fidelity,
+    )
+
+
+async def _count_prompt(parts: Services, request: TaskFields) -> int:
+    """Return how many tokens prompt and tools add to a conversation."""
+    system = {"role": "system", "content": request.system_prompt}
+    messages = [system, _EMPTY_TURN] if request.system_prompt else [_EMPTY_TURN]
+    prompted, bare = await asyncio.gather(
+        parts.dispatcher.count_tokens(request.model, messages, tools=request.tools),
+        parts.dispatcher.count_tokens(request.model, [_EMPTY_TURN]),
+    )
+    return prompted - bare
+
+
+async def _refuse_unservable(task: Task, parts: Services) -> None:
+    limit = parts.dispatcher.info(task.edge_model).max_model_len
+    hopeless = task.fallback_reason in ("prompt_too_long", "no_generator")
+    if not hopeless or task.prompt_tokens < limit:
+        return
+    await remove(task, parts)
+    raise PromptTooLong(
+        f"prompt and tools have {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
+        f"{limit} with the conversation, and no generator compiles it",
+        param="system_prompt",
+    )

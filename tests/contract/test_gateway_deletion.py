@@ -1,0 +1,102 @@
+"""A deleted task leaves nothing: neither its id nor its recipe nor a word of its prompt."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
+from tests.fakes.live import wait_until
+from tests.fakes.stub_generator import GENERATOR_ID
+from tests.fakes.valkey import Valkey
+
+pytestmark = pytest.mark.redis
+
+CANARY = "CANARY-51b7"
+PROMPT = f"You are {CANARY}."
+POOLS = ("ab" * 32, "00" * 32)
+
+
+def contents(gate: Gateway, valkey: Valkey) -> Iterator[bytes]:
+    """Yield every key and every value of the gateway in Redis."""
+    client: Any = valkey.client
+    for key in client.scan_iter(f"{gate.namespace}:*"):
+        yield key
+        match client.type(key):
+            case b"string":
+                yield client.get(key) or b""
+            case b"hash":
+                yield from [part for pair in client.hgetall(key).items() for part in pair]
+            case b"zset":
+                yield from client.zrange(key, 0, -1)
+            case b"set":
+                yield from client.smembers(key)
+            case kind:
+                raise AssertionError(f"teach this test to read {kind!r}")
+
+
+def traces(gate: Gateway, valkey: Valkey) -> list[bytes]:
+    """Return what in Redis still tells of the task."""
+    task_id = tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT)
+    recipe = expected_recipe(PROMPT)
+    recipe_keys = [
+        tenant_keys().recipe_key(
+            task_id=task_id, pool_id=pool, generator_id=GENERATOR_ID, level=1,
+            template_hash="cd" * 32,
+        )
+        for pool in POOLS
+    ]  # fmt: skip
+    signs = [CANARY, task_id, recipe.id, *recipe_keys]
+    found = [
+        each for each in contents(gate, valkey) if any(sign.encode() in each for sign in signs)
+    ]
+    return found + [each for each in contents(gate, valkey) if recipe.data in each]
+
+
+def test_a_deleted_task_leaves_nothing_in_redis(gate: Gateway, valkey: Valkey) -> None:
+    task_id = gate.create(PROMPT, name="ada")["id"]
+    for name, prompt in (("ada", "Other."), ("bob", PROMPT), ("bob", "Other."), ("bob", PROMPT)):
+        body = {"model": MODEL, "system_prompt": prompt}
+        assert gate.http.put(f"/v1/tasks/by-name/{name}", json=body).status_code == 201
+    gate.ask("hi", task_id=task_id)
+    assert len(traces(gate, valkey)) > 5
+    gate.http.delete(f"/v1/tasks/{task_id}")
+    assert traces(gate, valkey) == []
+    assert [
+        each["version"] for each in gate.http.get("/v1/tasks/by-name/bob/versions").json()["data"]
+    ] == [2]
+
+
+def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    gate.worker.pool_id = gate.generator.pool_id = POOLS[1]
+    assert gate.ask("hi", task_id=task_id).headers["x-loragen-mode"] == "compiled"
+    gate.http.delete(f"/v1/tasks/{task_id}")
+    assert traces(gate, valkey) == []
+
+
+def test_a_task_deleted_while_it_compiles_leaves_nothing_in_redis(
+    gate: Gateway, valkey: Valkey
+) -> None:
+    gate.generator.is_held = True
+    task_id = gate.create(PROMPT, wait=False, name="ada")["id"]
+    wait_until(lambda: gate.generator.calls.total() == 1)
+    gate.http.delete(f"/v1/tasks/{task_id}")
+    gate.generator.is_held = False
+    wait_until(lambda: gate.metric("loragen_compile_inflight") == 0)
+    wait_until(lambda: traces(gate, valkey) == [])
+
+
+def test_a_name_does_not_move_to_a_task_that_is_deleted_meanwhile(
+    gate: Gateway, valkey: Valkey
+) -> None:
+    path = "/v1/tasks/by-name/ada"
+    gate.http.put(path, json={"model": MODEL, "system_prompt": "Other."})
+    gate.generator.is_held = True
+    body = {"model": MODEL, "system_prompt": PROMPT, "wait": False}
+    task_id = gate.http.put(path, json=body).json()["id"]
+    gate.http.delete(f"/v1/tasks/{task_id}")
+    gate.generator.is_held = False
+    wait_until(lambda: gate.metric("loragen_compile_inflight") == 0)
+    wait_until(lambda: traces(gate, valkey) == [])
+    assert gate.http.get(path).json()["version"] == 1
