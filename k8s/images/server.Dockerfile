@@ -1,0 +1,23 @@
+# The gateway: no torch, no vLLM, no Ray. Build from the root of the repository:
+#   docker build -f k8s/images/server.Dockerfile -t loragen-server:0.1.0 .
+FROM python:3.11.14-slim-bookworm AS build
+RUN pip install --no-cache-dir uv==0.13.9 && uv venv /opt/venv
+WORKDIR /src
+COPY config/requirements/cpu.lock lock
+RUN uv pip install --no-cache --python /opt/venv --constraint lock setuptools
+COPY pyproject.toml README.md LICENSE ./
+COPY loragen loragen
+COPY config config
+COPY server server
+COPY router_service router_service
+COPY workers workers
+RUN uv pip install --no-cache --python /opt/venv --no-build-isolation --constraint lock .
+
+FROM python:3.11.14-slim-bookworm
+COPY --from=build /opt/venv /opt/venv
+# PYTHONSAFEPATH: what lies in the working folder is never imported.
+ENV PATH=/opt/venv/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HOME=/tmp
+WORKDIR /opt/loragen
+USER 10001:10001
+EXPOSE 8000 9000
+CMD ["python", "-m", "server"]
