@@ -7,7 +7,7 @@ allows it to leave and some policy of its target allows it to enter.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from k8s.check.objects import Manifests, Pods, selects, title
+from k8s.check.objects import OURS, Manifests, Pods, selects, title
 
 CLIENT: Final[Mapping[str, str]] = {"loragen.io/client": "true"}
 """What labels a pod, or a namespace, whose pods are clients."""
@@ -17,11 +17,12 @@ _WANTED: Final = frozenset(
         ("server", "worker", "http"),
         ("server", "router-service", "serve"),
         ("server", "redis", "redis"),
+        ("prometheus", "server", "metrics"),
+        ("prometheus", "worker", "http"),
+        ("prometheus", "router-service", "metrics"),
     }
 )
 _AMONG_THEMSELVES: Final = frozenset({"router-service"})
-_OURS: Final = frozenset({"server", "worker", "router-service", "redis"})
-_SCRAPED: Final = frozenset({"metrics", "http"})
 _FROM_OUTSIDE: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset({"api", "metrics"}),
     "worker": frozenset({"http"}),
@@ -66,7 +67,7 @@ def _policy_problems(manifests: Manifests, policy: Mapping[str, Any]) -> Iterato
                 yield from _outside_problems(own, rule.get("ports"))
         yield from _port_problems(own, rule)
     for rule in spec.get("egress") or []:
-        if not rule.get("to"):
+        if not rule.get("to") and (not rule.get("ports") or _are_ours(own)):
             yield "an egress rule lets out to everywhere"
         for peer in rule.get("to") or []:
             yield from _peer_problems(manifests, peer)
@@ -90,7 +91,7 @@ def _peer_problems(manifests: Manifests, peer: Mapping[str, Any]) -> Iterator[st
 def _outside_problems(own: Iterable[Pods], ports: Any) -> Iterator[str]:
     for pods in own:
         allowed = _FROM_OUTSIDE.get(pods.component, frozenset())
-        if pods.component not in _OURS:
+        if pods.component not in OURS:
             continue
         if not ports:
             yield f"lets other namespaces reach every port of {pods.owner}"
@@ -115,18 +116,18 @@ def _pair_problems(policies: list[dict[str, Any]], source: Pods, target: Pods) -
         if wanted and not (enters and leaves):
             yield f"NetworkPolicy: {source.owner} cannot reach {where}"
         # The target's wall stands by itself, whatever the source's lets out.
-        if enters and not wanted:
+        if enters and not wanted and _are_ours([target]):
             yield f"NetworkPolicy: {source.owner} can reach {where}, and has no business there"
 
 
 def _is_wanted(source: Pods, target: Pods, port: str) -> bool:
     if source.component == target.component and source.component in _AMONG_THEMSELVES:
         return True
-    if (source.component, target.component, port) in _WANTED:
-        return True
-    # What else stands in the manifests (monitoring) may read metrics, and speak to its own kind.
-    strange = source.component not in _OURS
-    return strange and (port in _SCRAPED or target.component not in _OURS)
+    return (source.component, target.component, port) in _WANTED
+
+
+def _are_ours(pods: Iterable[Pods]) -> bool:
+    return any(each.component in OURS for each in pods)
 
 
 def _passes(policies: list[dict[str, Any]], way: str, own: Pods, other: Pods, port: str) -> bool:

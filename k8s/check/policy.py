@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from config.settings import SECRET_FIELDS
-from k8s.check.objects import Manifests, Pods, title
+from k8s.check.objects import OURS, Manifests, Pods, title
 
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _LABELS: Final = (
@@ -23,7 +23,12 @@ def policy_problems(manifests: Manifests) -> Iterator[str]:
     for each in manifests.of_kind("Secret"):
         yield f"{title(each)}: secrets do not stand in manifests: name it, and document its command"
     for pods in manifests.pods:
-        for problem in (*_pod_problems(pods), *_volume_problems(pods)):
+        for problem in (
+            *_label_problems(pods),
+            *_pod_problems(pods),
+            *_token_problems(manifests, pods),
+            *_volume_problems(pods),
+        ):
             yield f"{pods.owner}: {problem}"
         for container in pods.containers:
             where = f"{pods.owner}: container {container.get('name')}"
@@ -36,13 +41,25 @@ def policy_problems(manifests: Manifests) -> Iterator[str]:
                         yield f"{pods.owner}: container {container.get('name')}: no {probe}"
 
 
-def _pod_problems(pods: Pods) -> Iterator[str]:
-    spec = pods.spec
+def _label_problems(pods: Pods) -> Iterator[str]:
     for label in _LABELS:
         if label not in pods.labels:
             yield f"pods have no label {label}"
-    if spec.get("automountServiceAccountToken") is not False:
+
+
+def _token_problems(manifests: Manifests, pods: Pods) -> Iterator[str]:
+    account = pods.spec.get("serviceAccountName")
+    has_a_role = any(
+        subject.get("kind") == "ServiceAccount" and subject.get("name") == account
+        for each in manifests.of_kind("RoleBinding")
+        for subject in each.get("subjects") or []
+    )
+    if pods.spec.get("automountServiceAccountToken") is not False and not has_a_role:
         yield "automountServiceAccountToken is not false: the pod holds a key to the API server"
+
+
+def _pod_problems(pods: Pods) -> Iterator[str]:
+    spec = pods.spec
     if spec.get("enableServiceLinks") is not False:
         # Kubernetes would put LORAGEN_*- and VLLM_*-like variables of Services into the pod.
         yield "enableServiceLinks is not false: Services put variables into the environment"
@@ -76,7 +93,7 @@ def _container_problems(pods: Pods, container: Mapping[str, Any]) -> Iterator[st
     for variable in container.get("env") or []:
         if "value" in variable and _SECRET_NAME.search(variable["name"]):
             yield f"env {variable['name']}: a secret value; take it from a Secret"
-    if "/tmp" not in _writable(pods, container):  # noqa: S108 - a path inside the pod
+    if pods.component in OURS and "/tmp" not in _writable(pods, container):  # noqa: S108 - a path inside the pod
         yield "no emptyDir at /tmp, and the root file system is read-only"
 
 

@@ -56,7 +56,11 @@ DEFAULT_REFERENCES: Final = (
 
 def config_map(spec: Mapping[str, Any], folder: Path) -> Object:
     """Return the ConfigMap of a `configMapGenerator` entry, named with the hash of its content."""
-    unknown = sorted(set(spec) - {"name", "files", "options"})
+    options = spec.get("options", {})
+    unknown = sorted(
+        set(spec) - {"name", "files", "options"}
+        | set(options) - {"labels", "disableNameSuffixHash"}
+    )
     if unknown:
         raise ConfigError(f"{folder}: configMapGenerator: {', '.join(unknown)}: not rendered here")
     data = {}
@@ -69,7 +73,9 @@ def config_map(spec: Mapping[str, Any], folder: Path) -> Object:
         "metadata": {"name": spec["name"]},
         "data": data,
     }
-    if not spec.get("options", {}).get("disableNameSuffixHash", False):
+    if "labels" in options:
+        made["metadata"]["labels"] = dict(options["labels"])
+    if not options.get("disableNameSuffixHash", False):
         _rename(made, f"{spec['name']}-{_content_hash(data)}")
     return made
 
@@ -101,6 +107,9 @@ def place(objects: Sequence[Object], namespace: str) -> None:
             each["metadata"]["name"] = namespace
         elif each["kind"] not in _CLUSTER_WIDE:
             each["metadata"]["namespace"] = namespace
+        for subject in each.get("subjects", []):
+            if subject["kind"] == "ServiceAccount":
+                subject["namespace"] = namespace
 
 
 def add_suffix(objects: Sequence[Object], suffix: str) -> None:
