@@ -25,6 +25,8 @@ _COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "server": server.__main__.main,
     "workers": workers.__main__.serve,
 }
+_ENDING_SECONDS: Final = 5
+"""What a process needs after its last answer."""
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 # Of Ray 2.60: the agent of every node, and Serve's proxy. An integration test asks a real Ray.
 _RAY_PATHS: Final[Mapping[str, str]] = {"/api/healthz": "agent", "/-/healthz": "serve"}
@@ -111,6 +113,10 @@ def _server(settings: Settings, pods: Pods) -> Iterator[str]:
     yield from _probe_problems(pods, dict.fromkeys(_routes(settings), "api"))
     scraped = settings.server.metrics_port or settings.server.port
     yield from _scrape_problems(pods, scraped)
+    drain = settings.server.drain_delay_seconds + settings.server.drain_timeout_seconds
+    yield from _grace_problems(pods, drain, "server.drain_delay_seconds + .drain_timeout_seconds")
+    if settings.server.drain_delay_seconds == 0:
+        yield "server.drain_delay_seconds is 0: requests still on their way meet a closed port"
 
 
 def _worker(settings: Settings, pods: Pods) -> Iterator[str]:
@@ -170,6 +176,12 @@ def _scrape_problems(pods: Pods, port: int) -> Iterator[str]:
         or notes.get("prometheus.io/path") != "/metrics"
     ):
         yield f"annotations prometheus.io: the metrics are on port {port} at /metrics"
+
+
+def _grace_problems(pods: Pods, seconds: float, setting: str) -> Iterator[str]:
+    grace = pods.spec.get("terminationGracePeriodSeconds", 30)
+    if grace < seconds + _ENDING_SECONDS:
+        yield f"terminationGracePeriodSeconds {grace}: {setting} is {seconds:g}"
 
 
 def _model_problems(manifests: Manifests) -> Iterator[str]:

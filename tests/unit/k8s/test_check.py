@@ -317,6 +317,10 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         lambda c: c.configure("allow_open_network: true", "allow_open_network: false"),
         "Deployment server: server.allow_open_network",
     ),
+    "grace shorter than the drain": (
+        lambda c: c.pods("Deployment", "server")["spec"].update(terminationGracePeriodSeconds=30),
+        "Deployment server: terminationGracePeriodSeconds 30: .* is 70",
+    ),
     "command that does not exist": (
         lambda c: c.server.update(command=["python", "-m", "gateway"]),
         "Deployment server: container server: command: no module gateway",
