@@ -12,7 +12,7 @@ from config.settings import EdgeModelSettings, Settings
 from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from server import exposition, generation, names, system, tasks
+from server import exposition, generation, names, responses, system, tasks
 from server.compiler import Compiler
 from server.crew import Crew, Limits
 from server.discovery import Discovery
@@ -109,7 +109,7 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
-    for part in (names, tasks, generation, system):
+    for part in (names, tasks, generation, responses, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)

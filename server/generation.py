@@ -32,6 +32,7 @@ class HeldStream(StreamingResponse):
 
     def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack, headers: Any) -> None:
         super().__init__(events, media_type="text/event-stream", headers=headers)
+        self.events = events
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -100,12 +100,17 @@ class LoragenOptions(BaseModel):
     mode: Mode | None = None
 
 
-class GenerationRequest(ApiRequest):
-    """What chat and text completions share; https://platform.openai.com/docs/api-reference."""
+class ServedRequest(ApiRequest):
+    """What says by which model and task a request is answered, and how."""
 
     model: str
     task_id: str | None = None
     loragen: LoragenOptions = LoragenOptions()
+
+
+class GenerationRequest(ServedRequest):
+    """What chat and text completions share; https://platform.openai.com/docs/api-reference."""
+
     frequency_penalty: float | None = None
     ignore_eos: bool | None = None
     logit_bias: dict[str, float] | None = None
