@@ -21,6 +21,11 @@ pytest.register_assert_rewrite(
 _namespaces = count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the files that are not ours to ship."""
+    parser.addoption("--kuberay-crd", help="KubeRay's ray.io_rayservices.yaml, to check ours with")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes, keep tests that share an expensive start in one of them.

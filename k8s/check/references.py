@@ -51,6 +51,8 @@ def _duplicates(manifests: Manifests) -> Iterator[str]:
 
 
 def _service(manifests: Manifests, each: Object) -> Iterator[str]:
+    if each["spec"].get("type") == "ExternalName":
+        return
     selector = {"matchLabels": each["spec"].get("selector")}
     chosen = [pods for pods in manifests.pods if selects(selector, pods.labels)]
     if not chosen or not each["spec"].get("selector"):

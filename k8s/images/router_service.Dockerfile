@@ -13,8 +13,8 @@ COPY config config
 COPY server server
 COPY router_service router_service
 COPY workers workers
-RUN uv pip install --no-cache --python /opt/venv --no-build-isolation --constraint lock \
-    --excludes excludes --torch-backend cpu ".[generator]"
+RUN uv pip install --no-cache --compile-bytecode --python /opt/venv --no-build-isolation \
+    --constraint lock --excludes excludes --torch-backend cpu ".[generator]"
 
 FROM python:3.11.14-slim-bookworm
 COPY --from=build /opt/venv /opt/venv

@@ -11,7 +11,8 @@ COPY config config
 COPY server server
 COPY router_service router_service
 COPY workers workers
-RUN uv pip install --no-cache --python /opt/venv --no-build-isolation --constraint lock .
+RUN uv pip install --no-cache --compile-bytecode --python /opt/venv --no-build-isolation \
+    --constraint lock .
 
 FROM python:3.11.14-slim-bookworm
 COPY --from=build /opt/venv /opt/venv

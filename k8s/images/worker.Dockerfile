@@ -27,8 +27,8 @@ COPY config config
 COPY server server
 COPY router_service router_service
 COPY workers workers
-RUN uv pip install --no-cache --python /opt/venv --no-build-isolation --constraint lock \
-    --excludes excludes ".[worker-${EXTRA}]"
+RUN uv pip install --no-cache --compile-bytecode --python /opt/venv --no-build-isolation \
+    --constraint lock --excludes excludes ".[worker-${EXTRA}]"
 
 FROM python:3.11.14-slim-bookworm
 # vLLM's CPU library wants libnuma; on a GPU Triton compiles small C files when it starts.
