@@ -198,6 +198,12 @@ class ServerSettings(Section):
     connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")
     probe_interval_seconds: float = Field(1.0, gt=0, description="Pause between health probes.")
     max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")
+    max_import_bytes: int = Field(
+        32 << 20, ge=1_024, description="Largest body of POST /v1/tasks/import."
+    )
+    import_concurrency: int = Field(
+        8, ge=1, le=256, description="Tasks of one import that are created, or compiled, at once."
+    )
     max_prompt_bytes: int = Field(256 << 10, ge=1, description="Largest system prompt accepted.")
     keep_alive_seconds: float = Field(15.0, gt=0, description="Silence before an SSE comment.")
     drain_delay_seconds: float = Field(

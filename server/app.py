@@ -12,7 +12,7 @@ from config.settings import EdgeModelSettings, Settings
 from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from server import exposition, generation, names, responses, system, tasks
+from server import exposition, generation, names, responses, system, tasks, transfer
 from server.compiler import Compiler
 from server.crew import Crew, Limits
 from server.discovery import Discovery
@@ -109,13 +109,17 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
-    for part in (names, tasks, generation, responses, system):
+    for part in (names, transfer, tasks, generation, responses, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
     metrics.start_series()
     app.add_middleware(DrainMiddleware, drain=services.drain)
-    app.add_middleware(Envelope, max_body_bytes=settings.server.max_body_bytes)
+    app.add_middleware(
+        Envelope,
+        max_body_bytes=settings.server.max_body_bytes,
+        exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
+    )
     return app
 
 

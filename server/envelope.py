@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,9 +19,13 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Envelope:
     """Pure ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, exceptions: Mapping[str, int] | None = None
+    ) -> None:
+        """Take the limit of a body, and those of paths that have another."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._exceptions = exceptions or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -38,7 +43,8 @@ class Envelope:
                 await error_response(error)(scope, receive, counted)
                 return
             try:
-                body = await _read(headers, receive, self._max_body_bytes)
+                limit = self._exceptions.get(scope["path"], self._max_body_bytes)
+                body = await _read(headers, receive, limit)
             except LoragenError as too_large:
                 await error_response(too_large)(scope, receive, counted)
                 return

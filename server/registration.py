@@ -17,9 +17,16 @@ _EMPTY_TURN: Final = {"role": "user", "content": ""}
 
 
 async def register(
-    request: TaskFields, parts: Services, owner: str, *, name: str | None = None
+    request: TaskFields,
+    parts: Services,
+    owner: str,
+    *,
+    name: str | None = None,
+    created_at: int | None = None,
 ) -> tuple[Task, bool]:
     """Return the task of a prompt, and whether it is new; a name given is claimed for it.
+
+    A new task was created now, or at `created_at` (Unix seconds) in another installation.
 
     Raises:
         InvalidRequest: the prompt is too large.
@@ -34,8 +41,10 @@ async def register(
         if name is not None and holder not in (None, task_id):
             raise taken(name, str(holder))
         task = await _describe(request, parts, owner, task_id)
+        if created_at is not None:
+            task = task.model_copy(update={"created_at": created_at})
         if not await parts.store.create(task):  # another was first with this prompt
-            return await register(request, parts, owner, name=name)
+            return await register(request, parts, owner, name=name, created_at=created_at)
         parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
     if name is not None:
         await parts.names.claim(owner, name, task_id, now=int(time.time()))

@@ -43,6 +43,12 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
     gate.http.post("/v1/chat/completions", content=f'{{"model": "{CANARY}')
     gate.http.post("/v1/tasks", json={"model": MODEL, "system_prompt": [CANARY]})
     gate.http.post("/v1/chat/completions", json=body, headers={"x-lora-recipe": CANARY})
+    gate.http.post("/v1/responses", json={"model": MODEL, "input": question, "stream": True})
+    gate.http.post("/v1/responses", json={"model": MODEL, "input": [CANARY], CANARY: 1})
+    gate.http.put("/v1/tasks/by-name/ada", json={"model": MODEL, "system_prompt": f"{PROMPT}!"})
+    lines = gate.http.get("/v1/tasks/export").text + f'{{"model": "{CANARY}\n{{"{CANARY}": 1}}'
+    imported = {"content-type": "application/x-ndjson"}
+    gate.http.post("/v1/tasks/import", content=lines, headers=imported)
     gate.http.post("/v1/chat/completions", json=body, headers={"x-request-id": f"{CANARY} x"})
     gate.generator.error = GeneratorUnavailable(CANARY)
     task_id = gate.create(PROMPT)["id"]
