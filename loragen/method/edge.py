@@ -89,16 +89,12 @@ class EdgeModel:
         return [answer[:-1] if answer[-1:] == [end_id] else answer for answer in answers]
 
     def _hook(self, linears: tuple[str, ...]) -> None:
-        missing = set(self._experts)
-        for name, module in self.model.named_modules():
-            match = _LINEAR.search(name)
-            if match is None or match[2] not in linears:
-                continue
-            layer, linear = int(match[1]), match[2]
-            module.register_forward_hook(self._adder(layer, linears.index(linear), linear))
-            missing.discard((layer, linear))
+        modules = linears_of(self.model, linears)
+        missing = set(self._experts) - set(modules)
         if missing:
             raise ArtifactCorrupt(f"the edge model has no linears {sorted(missing)}")
+        for (layer, linear), module in modules.items():
+            module.register_forward_hook(self._adder(layer, linears.index(linear), linear))
 
     def _adder(self, layer: int, column: int, linear: str) -> Callable[..., Any]:
         def add(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> Any:
@@ -109,6 +105,16 @@ class EdgeModel:
             return output + gatespace.delta(inputs[0], gates_BR, a_DR, b_RF)
 
         return add
+
+
+def linears_of(model: PreTrainedModel, linears: Sequence[str]) -> dict[tuple[int, str], nn.Linear]:
+    """Return the linears of these names per layer of a Llama-like causal LM."""
+    found = {}
+    for name, module in model.named_modules():
+        match = _LINEAR.search(name)
+        if match is not None and match[2] in linears and isinstance(module, nn.Linear):
+            found[int(match[1]), match[2]] = module
+    return found
 
 
 def _pad_right(rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -1,0 +1,50 @@
+"""Fidelity: how much of the full prompt's effect a recipe recovers, on probes.
+
+F = 1 - (L_recipe - L_prompt) / (L_none - L_prompt), where each L is the mean over the prompt's own
+answers of their negative log-likelihood per token: 0 without the prompt, 1 with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from loragen.method.edge import EdgeModel
+from loragen.method.probes import Probe, answer_losses, answered
+
+FLOOR_NATS: Final = 0.05
+"""Least effect of a prompt, in nats per token, that a share of it can be measured of."""
+_BEST: Final = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """`score` is F within [0, 1.2], or None where the prompt has no effect on the probes.
+
+    `agreement` is the share of probes whose greedy answer under the recipe is the prompt's.
+    """
+
+    score: float | None
+    agreement: float
+
+
+@torch.inference_mode()
+def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -> Fidelity:
+    """Compare the edge model under a task's gates with itself under the task's prompt."""
+    known = answered(edge, probes)
+    gates_BLMR = gates_LMR.expand(len(known), -1, -1, -1)
+    answers = [probe.answer or () for probe in known]
+    bare = list(zip([probe.bare for probe in known], answers, strict=True))
+    prompted = list(zip([probe.prompted for probe in known], answers, strict=True))
+    with_prompt = answer_losses(edge, prompted).mean().item()
+    without = answer_losses(edge, bare).mean().item()
+    with_recipe = answer_losses(edge, bare, gates_BLMR).mean().item()
+    said = edge.generate([probe.bare for probe in known], gates_BLMR)
+    same = [list(answer[:-1]) == own for answer, own in zip(answers, said, strict=True)]
+    effect = without - with_prompt
+    score = None if effect < FLOOR_NATS else 1 - (with_recipe - with_prompt) / effect
+    return Fidelity(
+        score=None if score is None else min(max(score, 0.0), _BEST),
+        agreement=sum(same) / len(same),
+    )

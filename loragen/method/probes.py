@@ -1,0 +1,59 @@
+"""Probes: messages to one task, on which its recipe is fitted or measured against its prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from loragen.method.edge import EdgeModel
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A message as token ids, up to where the answer starts.
+
+    `prompted` holds the system prompt, `bare` does not; `answer` is what to say, with its end
+    token, or None for what the edge model says to `prompted`.
+    """
+
+    prompted: Sequence[int]
+    bare: Sequence[int]
+    answer: Sequence[int] | None = None
+
+
+def answered(edge: EdgeModel, probes: Sequence[Probe], *, max_tokens: int = 64) -> list[Probe]:
+    """Return the probes, each with an answer: its own, or the edge model's under the prompt."""
+    end_id = int(edge.model.config.eos_token_id)
+    unanswered = [probe.prompted for probe in probes if probe.answer is None]
+    said = iter(edge.generate(unanswered, max_tokens=max_tokens) if unanswered else [])
+    return [
+        Probe(probe.prompted, probe.bare, [*next(said), end_id]) if probe.answer is None else probe
+        for probe in probes
+    ]
+
+
+def answer_losses(
+    edge: EdgeModel,
+    chats: Sequence[tuple[Sequence[int], Sequence[int]]],
+    gates_BLMR: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return, per chat of a question and an answer, the answer's negative log-likelihood [B].
+
+    It is the mean over the answer's tokens, in nats.
+    """
+    longest = max(len(question) + len(answer) for question, answer in chats)
+    ids_BT = torch.zeros(len(chats), longest, dtype=torch.long)
+    targets_BT = torch.full((len(chats), longest), _IGNORED)
+    for row, (question, answer) in enumerate(chats):
+        end = len(question) + len(answer)
+        ids_BT[row, :end] = torch.tensor([*question, *answer])
+        targets_BT[row, len(question) - 1 : end - 1] = torch.tensor(answer)
+    states_BTD = edge.states(ids_BT, gates_BLMR)
+    chosen_BT = targets_BT != _IGNORED
+    logits = edge.model.get_output_embeddings()(states_BTD[chosen_BT])
+    losses = functional.cross_entropy(logits, targets_BT[chosen_BT], reduction="none")
+    sums_BT = torch.zeros(targets_BT.shape).masked_scatter(chosen_BT, losses)
+    return sums_BT.sum(1) / chosen_BT.sum(1)

@@ -1,0 +1,62 @@
+"""Refine: fit a task's gates, so that the edge model says under them what it says with the prompt.
+
+The generator finds gates in one pass; this finds better ones in seconds, by gradient, from probes.
+Nothing but gates is trained, so the result is a recipe like any other.
+
+Tasks are fitted side by side, and independently: each has its own loss, its own draws and, Adam
+being elementwise, its own steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from loragen.method.edge import EdgeModel
+from loragen.method.probes import Probe, answer_losses, answered
+
+
+@dataclass(frozen=True, slots=True)
+class RefineSpec:
+    """How long and how fast to fit. The rate decays to nothing over the steps."""
+
+    steps: int = 100
+    lr: float = 0.15
+    probes_per_step: int = 8
+    max_answer_tokens: int = 64
+
+
+def refine(
+    edge: EdgeModel,
+    tasks: Sequence[Sequence[Probe]],
+    start_BLMR: torch.Tensor,
+    spec: RefineSpec,
+) -> torch.Tensor:
+    """Return fitted gates [B, L, M, R] of tasks with these probes, starting from given gates.
+
+    The edge model's weights must not ask for gradients.
+    """
+    lessons = [
+        [(probe.bare, probe.answer or ()) for probe in _with_answers(edge, probes, spec)]
+        for probes in tasks
+    ]
+    draws = [Random(0) for _ in tasks]
+    gates_BLMR = start_BLMR.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([gates_BLMR], lr=spec.lr)
+    for step in range(spec.steps):
+        chats = [
+            chat
+            for rng, lesson in zip(draws, lessons, strict=True)
+            for chat in rng.choices(lesson, k=spec.probes_per_step)
+        ]
+        losses = answer_losses(edge, chats, gates_BLMR.repeat_interleave(spec.probes_per_step, 0))
+        optimizer.param_groups[0]["lr"] = spec.lr * (1 - step / spec.steps)
+        optimizer.zero_grad()
+        (losses.sum() / spec.probes_per_step).backward()
+        optimizer.step()
+    return gates_BLMR.detach()
+
+
+def _with_answers(edge: EdgeModel, probes: Sequence[Probe], spec: RefineSpec) -> list[Probe]:
+    return answered(edge, probes, max_tokens=spec.max_answer_tokens)
