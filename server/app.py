@@ -23,6 +23,7 @@ from server.generator import Generator, HttpGenerator
 from server.health import Health
 from server.http_errors import install_error_handlers
 from server.memory import MemoryTier
+from server.name_memory import NameMemory
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from server.services import Services
@@ -77,6 +78,11 @@ def build_app(
         settings=settings.server,
         store=shared.store,
         names=shared.names,
+        name_memory=NameMemory(
+            shared.names,
+            entries=settings.store.memory_entries,
+            retry_seconds=settings.store.memory_ttl_seconds,
+        ),
         resolver=_resolver(settings, shared, generator, keys),
         dispatcher=Dispatcher(crews, workers),
         keys=keys,

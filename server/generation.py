@@ -98,7 +98,7 @@ async def _resolve(
 ) -> Resolution:
     if reference.task is None:
         return Resolution()
-    task_id = await find_task_id(parts.names, owner, reference.task)
+    task_id = await find_task_id(parts.name_memory, owner, reference.task)
     resolved = await parts.resolver.resolve(owner, task_id)
     task = resolved.task
     if task.edge_model != reference.edge_model:

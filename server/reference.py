@@ -12,6 +12,7 @@ from typing import Self
 from loragen.errors import InvalidRequest, TaskNotFound
 from loragen.keys import TASK_ID_PATTERN
 from loragen.names import Names
+from server.name_memory import NameMemory
 
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
@@ -48,7 +49,7 @@ class TaskReference:
         return cls(edge_model, next(iter(tasks), None))
 
 
-async def find_task_id(names: Names, tenant: str, reference: str) -> str:
+async def find_task_id(names: Names | NameMemory, tenant: str, reference: str) -> str:
     """Return the task id for an id or name.
 
     Raises:

@@ -12,6 +12,7 @@ from loragen.names import Names
 from loragen.store import Store
 from server.dispatch import Dispatcher
 from server.drain import Drain
+from server.name_memory import NameMemory
 from server.resolve import Resolver
 
 OPEN_TENANT: Final = "default"
@@ -25,6 +26,7 @@ class Services:
     settings: ServerSettings
     store: Store
     names: Names
+    name_memory: NameMemory
     resolver: Resolver
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]

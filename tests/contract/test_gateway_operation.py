@@ -142,12 +142,12 @@ def test_without_redis_known_tasks_serve_and_it_comes_back(tmp_path: Path, names
     server = Valkey(tmp_path)
     try:
         with gateway(redis_store(server.url, namespace), namespace) as gate:
-            task_id = gate.create(PROMPT)["id"]
-            assert mode_of(gate, task_id) == "compiled"
+            task_id = gate.create(PROMPT, name="ada")["id"]
+            assert mode_of(gate, task_id) == mode_of(gate, "ada") == "compiled"
             server.kill()
             ready = gate.http.get("/ready")
             assert (ready.status_code, len(ready.json()["missing"])) == (503, 1)
-            assert mode_of(gate, task_id) == "compiled"
+            assert mode_of(gate, task_id) == mode_of(gate, "ada") == "compiled"
             assert gate.ask("no task").status_code == 200
             body = {"model": MODEL, "system_prompt": "New."}
             refused = gate.http.post("/v1/tasks", json=body)
