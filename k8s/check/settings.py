@@ -1,6 +1,7 @@
 """Settings: the configuration that pods mount, as the processes in them would read it."""
 
 import functools
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +32,8 @@ def settings_of(manifests: Manifests, pods: Pods) -> Settings | None:
         named = _variables(container).get(CONFIG_VARIABLE)
         if named is not None:
             paths = [Path(each) for each in named.split(",")]
-            return _load(tuple(_mounted(manifests, pods, container, path) for path in paths))
+            files = tuple(_mounted(manifests, pods, container, path) for path in paths)
+            return _load(files, _given(container))
     return None
 
 
@@ -71,6 +73,8 @@ def configuration_problems(manifests: Manifests) -> Iterator[str]:
 
 def is_setting(variable: str) -> bool:
     """Whether an environment variable names a field of the settings."""
+    if not variable.startswith(PREFIX):
+        return False
     model: Any = Settings
     for part in variable.removeprefix(PREFIX).lower().split("__"):
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -101,13 +105,34 @@ def _mounted(
     raise ConfigError(f"{CONFIG_VARIABLE} names {path}, which no ConfigMap puts there")
 
 
+def _given(container: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the settings that a container has as plain variables."""
+    return tuple(
+        (each["name"], each["value"])
+        for each in container.get("env") or []
+        if each.get("value") and each["name"] != CONFIG_VARIABLE and is_setting(each["name"])
+    )
+
+
+def _nested(variables: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Return variables as settings: their sections by name, JSON where it is no plain value."""
+    settings: dict[str, Any] = {}
+    for name, value in variables:
+        *way, last = name.removeprefix(PREFIX).lower().split("__")
+        section = settings
+        for part in way:
+            section = section.setdefault(part, {})
+        section[last] = json.loads(value) if value.startswith(("[", "{")) else value
+    return settings
+
+
 @functools.cache
-def _load(files: tuple[tuple[str, str], ...]) -> Settings:
+def _load(files: tuple[tuple[str, str], ...], variables: tuple[tuple[str, str], ...]) -> Settings:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}-{name}" for index, (name, _) in enumerate(files)]
         for path, (_, text) in zip(paths, files, strict=True):
             path.write_text(text, encoding="utf-8")
         try:
-            return load_settings(paths)
-        except ConfigError as error:
-            raise ConfigError(error.message.replace(f"{folder}/", "")) from error
+            return load_settings(paths, **_nested(variables))
+        except (ConfigError, json.JSONDecodeError) as error:
+            raise ConfigError(str(error).replace(f"{folder}/", "")) from error

@@ -305,6 +305,14 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         lambda c: c.worker["env"].append(c.variable(c.server, "LORAGEN_MASTER_SECRET")),
         "Deployment worker-demo: env LORAGEN_MASTER_SECRET: this process needs no such secret",
     ),
+    "variable over the file": (
+        lambda c: c.server["env"].append({"name": "LORAGEN_SERVER__PORT", "value": "8080"}),
+        "Deployment server: containerPort api is 8000, but server.port is 8080",
+    ),
+    "variable of a wrong type": (
+        lambda c: c.worker["env"].append({"name": "LORAGEN_LOGS__LEVEL", "value": "loud"}),
+        "Deployment worker-demo: configuration: logs.level: Input should be 'DEBUG'",
+    ),
     "config key": (
         lambda c: c.configure("metrics_port", "metric_port"),
         "Deployment server: configuration: server.metric_port: Extra inputs",
