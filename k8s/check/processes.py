@@ -25,6 +25,7 @@ _COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "server": server.__main__.main,
     "workers": workers.__main__.serve,
 }
+_MODULES: Final[Mapping[str, str]] = {"server": "server", "worker": "workers"}
 _ENDING_SECONDS: Final = 5
 """What a process needs after its last answer."""
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -44,9 +45,8 @@ def process_problems(manifests: Manifests) -> Iterator[str]:
             settings = settings_of(manifests, pods)
         except ConfigError:
             continue  # said elsewhere
-        for container in pods.main:
-            for problem in _command_problems(container):
-                yield f"{pods.owner}: container {container['name']}: {problem}"
+        for problem in _command_problems(pods):
+            yield f"{pods.owner}: {problem}"
         if settings is None:
             continue
         check = _CHECKS.get(pods.component)
@@ -76,16 +76,19 @@ def _parse(module: str, given: Sequence[str]) -> dict[str, Any]:
     return dict(command.make_context(module, list(given)).params)
 
 
-def _command_problems(container: Mapping[str, Any]) -> Iterator[str]:
-    command = [*(container.get("command") or []), *(container.get("args") or [])]
-    if command[:1] not in (["python"], ["python3"]):
-        return
-    if command[1:2] != ["-m"] or len(command) < 3:
-        yield f"command {' '.join(command)}: start our processes with python -m"
+def _command_problems(pods: Pods) -> Iterator[str]:
+    expected = _MODULES.get(pods.component)
+    command = arguments(pods)
+    if expected is None and command[:1] != ["python"]:
+        return  # a process of others
+    if command[:2] != ["python", "-m"] or len(command) < 3:
+        yield f"command {command}: our processes start with python -m"
         return
     module = command[2]
     if _missing(module):
         yield f"command: no module {module} to run"
+    elif expected is not None and module != expected:
+        yield f"command: {module} is not {expected}, the process of component {pods.component}"
     elif module in _COMMANDS:
         try:
             _parse(module, command[3:])
@@ -110,7 +113,12 @@ def _server(settings: Settings, pods: Pods) -> Iterator[str]:
         yield f"server.host is {settings.server.host}: neither probes nor the Service reach it"
     elif not settings.server.allow_open_network:
         yield "server.allow_open_network is not set: without API keys the gateway refuses to start"
-    yield from _probe_problems(pods, dict.fromkeys(_routes(settings), "api"))
+    try:
+        routes = _routes(settings)
+    except ConfigError as error:
+        yield f"configuration: {error.message}"
+        return
+    yield from _probe_problems(pods, dict.fromkeys(routes, "api"))
     scraped = settings.server.metrics_port or settings.server.port
     yield from _scrape_problems(pods, scraped)
     drain = settings.server.drain_delay_seconds + settings.server.drain_timeout_seconds

@@ -331,11 +331,25 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
     ),
     "command that does not exist": (
         lambda c: c.server.update(command=["python", "-m", "gateway"]),
-        "Deployment server: container server: command: no module gateway",
+        "Deployment server: command: no module gateway",
+    ),
+    "command of another process": (
+        lambda c: c.server.update(command=["python", "-m", "workers", "--edge-model=demo"]),
+        "Deployment server: command: workers is not server",
+    ),
+    "command that is none of ours": (
+        lambda c: c.worker.update(command=["vllm", "serve"]),
+        "Deployment worker-demo: command .*vllm.* start with python -m",
+    ),
+    "configuration that makes no gateway": (
+        lambda c: c.get("ConfigMap", "loragen-config")["data"].update(
+            {"loragen.yaml": "server: {host: 0.0.0.0, allow_open_network: true}"}
+        ),
+        "Deployment server: configuration: edge_models: configure at least one",
     ),
     "option that does not exist": (
         lambda c: c.worker["command"].insert(3, "--tensor-parallel=2"),
-        "Deployment worker-demo: container worker: command: No such option.*--tensor-parallel",
+        "Deployment worker-demo: command: No such option.*--tensor-parallel",
     ),
     "edge model that is not configured": (
         lambda c: c.worker.update(args=["other"]),
