@@ -112,6 +112,7 @@ class Crew:
         self._limits = limits
         self._clock = clock
         self._line: dict[_Waiter, None] = {}
+        self._waiting = metrics.QUEUE_REQUESTS.labels(model)  # in the metrics before one waits
 
     @property
     def healthy(self) -> list[Worker]:
@@ -169,8 +170,7 @@ class Crew:
         waiter = _Waiter(tried)
         self._line[waiter] = None
         self._serve_line()  # those before it may be waiting for other workers than it can take
-        gauge = metrics.QUEUE_REQUESTS.labels(self.model)
-        gauge.inc()
+        self._waiting.inc()
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._limits.max_wait_seconds):
@@ -181,7 +181,7 @@ class Crew:
                 raise self._refusal("waited too long for one") from error
             raise
         finally:
-            gauge.dec()
+            self._waiting.dec()
         metrics.QUEUE_SECONDS.labels(self.model).observe(time.monotonic() - started)
         return worker
 

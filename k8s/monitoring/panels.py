@@ -47,6 +47,7 @@ def _quantiles(metric: str, by: str, *, where: str = "") -> tuple[Query, ...]:
 
 
 _MODEL: Final = '{model=~"$model"}'
+_SERVE: Final = '{application="loragen"}'
 _ENGINE: Final = '{model_name=~"$model"}'
 
 _OVERVIEW: Final = (
@@ -192,6 +193,28 @@ _COMPILE: Final = (
         "Compiles the gateways wait for.",
         (Query("sum(loragen_compile_inflight)", "in flight"),),
     ),
+    Panel(
+        "Actors of the generator",
+        "short",
+        "Replicas that Ray Serve holds for healthy, by deployment.",
+        (
+            Query(
+                f"sum by (deployment) (ray_serve_deployment_replica_healthy{_SERVE})",
+                "{{deployment}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Compiles queued at the generator",
+        "short",
+        "Calls that wait for an actor, by deployment.",
+        (
+            Query(
+                f"sum by (deployment) (ray_serve_deployment_queued_queries{_SERVE})",
+                "{{deployment}}",
+            ),
+        ),
+    ),
 )
 
 _WORKERS: Final = (
@@ -206,6 +229,18 @@ _WORKERS: Final = (
         "short",
         "Sent and not yet answered, by worker.",
         (Query("sum by (worker) (loragen_worker_requests_inflight)", "{{worker}}"),),
+    ),
+    Panel(
+        "Waiting in the gateway",
+        "short",
+        "Requests in line for a worker, by edge model; a full line answers 429.",
+        (Query(f"sum by (model) (loragen_queue_requests{_MODEL})", "{{model}}"),),
+    ),
+    Panel(
+        "Requests refused",
+        "reqps",
+        "Answered 429, by limit.",
+        (Query(_rate("loragen_limits_rejected_total", "limit"), "{{limit}}"),),
     ),
     Panel(
         "Running and waiting in the engine",

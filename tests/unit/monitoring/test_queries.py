@@ -21,6 +21,8 @@ EXPRESSIONS = [
     *panel_queries(),
 ]
 FOREIGN = {
+    "ray_serve_deployment_queued_queries",
+    "ray_serve_deployment_replica_healthy",
     "up",
     "vllm:generation_tokens_total",
     "vllm:kv_cache_usage_perc",
@@ -30,7 +32,7 @@ FOREIGN = {
 }
 LABELS = {
     *(label for metric in declared().values() for label in metric._labelnames),
-    *("job", "instance", "le", "model_name"),
+    *("application", "deployment", "instance", "job", "le", "model_name"),
 }
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
