@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow lint types k8s-check format demo-checkpoint eval-demo bench lock clean
+.PHONY: help setup setup-gpu demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,10 @@ test: setup  ## run the test suite, fast tests first; the real stack is in it
 
 test-slow: setup  ## run the tests that need starts of their own: workers' ends, several workers at once
 	@$(BIN)/python -m pytest -m slow tests
+
+monitoring-check: setup  ## ask a real Prometheus the dashboard's queries, and provoke alerts
+	@sh scripts/prometheus.sh
+	@$(BIN)/python -m pytest tests/monitoring
 
 lint: setup  ## check style, formatting and import rules
 	@$(BIN)/ruff check .

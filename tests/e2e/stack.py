@@ -33,7 +33,8 @@ class Stack:
     def __init__(self, folder: Path, *more_models: dict[str, Any]) -> None:
         """`more_models` are edge models beside the demo's, without their ports."""
         self.state = folder / "state"
-        self.port, worker_port, generator_port, *more_ports = free_ports(3 + len(more_models))
+        self.port, worker_port, generator_port, *ports = free_ports(4 + len(more_models))
+        self.generator_metrics_port, *more_ports = ports
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         config = folder / "stack.yaml"
@@ -42,7 +43,10 @@ class Stack:
                 {
                     "state_dir": str(self.state),
                     "server": {"port": self.port},
-                    "generator": {"port": generator_port},
+                    "generator": {
+                        "port": generator_port,
+                        "metrics_port": self.generator_metrics_port,
+                    },
                     "edge_models": [
                         demo_model() | {"port": worker_port},
                         *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
