@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import typer
@@ -61,19 +61,20 @@ def arguments(pods: Pods) -> list[str]:
     return [*(container.get("command") or []), *(container.get("args") or [])]
 
 
-def options(pods: Pods) -> dict[str, Any]:
+def options(pods: Pods) -> Mapping[str, Any]:
     """Return what the pods tell our process on its command line; empty where it is not ours."""
     _, _, module, *given = [*arguments(pods), "", "", ""]
     if module not in _COMMANDS:
         return {}
-    return _parse(module, [each for each in given if each])
+    return _parse(module, tuple(each for each in given if each))
 
 
-def _parse(module: str, given: Sequence[str]) -> dict[str, Any]:
+@functools.cache
+def _parse(module: str, given: tuple[str, ...]) -> Mapping[str, Any]:
     application = typer.Typer(add_completion=False)
     application.command()(_COMMANDS[module])
     command = get_command(application)
-    return dict(command.make_context(module, list(given)).params)
+    return command.make_context(module, list(given)).params
 
 
 def _command_problems(pods: Pods) -> Iterator[str]:
@@ -91,7 +92,7 @@ def _command_problems(pods: Pods) -> Iterator[str]:
         yield f"command: {module} is not {expected}, the process of component {pods.component}"
     elif module in _COMMANDS:
         try:
-            _parse(module, command[3:])
+            _parse(module, tuple(command[3:]))
         except typer.TyperException as error:
             yield f"command: {error}"
 
