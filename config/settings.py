@@ -223,6 +223,34 @@ class ServerSettings(Section):
     )
 
 
+class AutoSettings(Section):
+    """System text without a task: when it is compiled, and when a conversation may switch to it."""
+
+    min_prompt_tokens: int = Field(
+        256, ge=0, description="Shorter prompts stay in context: a recipe saves little on them."
+    )
+    window_seconds: int = Field(
+        3_600, ge=1, description="A prompt that comes again within this long is compiled."
+    )
+    compile_budget: int = Field(
+        60, ge=0, description="Prompts compiled by themselves, per tenant and period; 0 for none."
+    )
+    budget_seconds: int = Field(3_600, ge=1, description="Length of that period.")
+    task_ttl_seconds: int = Field(
+        86_400, ge=60, description="Tasks made by themselves expire after this long without use."
+    )
+    switch: Literal["next_conversation", "now"] = Field(
+        "next_conversation",
+        description="When a conversation in prompt mode goes over to a recipe: never half-way, or"
+        " at once. A request can say otherwise in `loragen.switch`.",
+    )
+    conversation_seconds: int = Field(
+        3_600,
+        ge=1,
+        description="How long a conversation in prompt mode is remembered after its last request.",
+    )
+
+
 class LogSettings(Section):
     """Logging of every process."""
 
@@ -257,6 +285,7 @@ class Settings(BaseSettings):
     edge_models: tuple[EdgeModelSettings, ...] = Field((), description="Models to serve.")
     generator: GeneratorSettings = GeneratorSettings()
     server: ServerSettings = ServerSettings()
+    auto: AutoSettings = AutoSettings()
     logs: LogSettings = LogSettings()
 
     @model_validator(mode="after")

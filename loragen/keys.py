@@ -3,6 +3,7 @@
 k_tenant = HKDF-SHA256(master secret, info = tenant id)            (RFC 5869)
 task_id  = "task_" + base32(HMAC-SHA256(k_tenant, "task", edge model, prompt[, tools]))[:26]
 recipe key = HMAC-SHA256(k_tenant, "recipe", task_id, pool, generator, level, template)
+conversation key = HMAC-SHA256(k_tenant, "conversation", task_id, texts it began with)
 
 The same prompt and tools of the same tenant have the same id for ever; a pool upgrade changes
 recipe keys only.
@@ -10,6 +11,7 @@ recipe keys only.
 
 import hmac
 from base64 import b32encode
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -46,6 +48,10 @@ class TenantKeys:
     ) -> str:
         """Return the cache key of a task's recipe from one generator and pool, in hex."""
         return self._mac("recipe", task_id, pool_id, generator_id, str(level), template_hash).hex()
+
+    def conversation_key(self, *, task_id: str, texts: Sequence[str]) -> str:
+        """Return the key of a conversation that follows a task and began with these texts."""
+        return self._mac("conversation", task_id, *texts).hex()[:32]
 
     def _mac(self, *parts: str) -> bytes:
         # Length prefixes keep ("ab", "c") and ("a", "bc") apart.

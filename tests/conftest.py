@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "tests.contract.generator_contract",
     "tests.contract.lease_contract",
     "tests.contract.names_contract",
+    "tests.contract.sightings_contract",
     "tests.contract.store_contract",
     "tests.contract.worker_contract",
 )

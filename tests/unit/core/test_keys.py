@@ -84,6 +84,22 @@ def test_every_part_counts_in_a_recipe_key(changed: dict[str, object]) -> None:
     assert recipe_key(keys, **changed) != recipe_key(keys)
 
 
+def test_a_conversation_is_known_by_task_and_beginning() -> None:
+    def key(task_id: str, *texts: str, tenant: str = "default") -> str:
+        return TenantKeys(SECRET, tenant).conversation_key(task_id=task_id, texts=texts)
+
+    variants = [
+        key("t", "hello", "hi"),
+        key("t", "hello"),
+        key("t", "hellohi", ""),
+        key("u", "hello", "hi"),
+        key("t", "hello", "hi", tenant="other"),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert key("t", "hello", "hi") == variants[0]
+    assert "hello" not in variants[0]
+
+
 @pytest.mark.parametrize("text", ["", "xyz", "ab" * 31, "0x" + "ab" * 32])
 def test_a_weak_or_malformed_master_secret_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="master_secret") as caught:
