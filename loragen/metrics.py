@@ -63,7 +63,7 @@ PROMPT_TOKENS_SAVED = Counter(
 )
 FALLBACKS = Counter(
     "loragen_fallback_total",
-    "Requests with a task served without its recipe, by reason.",
+    "Requests with a prompt served without a recipe, by reason.",
     ["reason"],
 )
 WORKER_REQUESTS_INFLIGHT = Gauge(

@@ -5,8 +5,9 @@
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
 
-Only recipes carry a time to live, so `maxmemory-policy volatile-lru` evicts recipes and never a
-task; an evicted recipe is compiled again from its task.
+Of these only recipes and implicit tasks carry a time to live, so `maxmemory-policy volatile-lru`
+evicts those and never a task that someone registered. An evicted recipe is compiled again from its
+task, an implicit task is made again when its prompt comes again.
 """
 
 import hashlib
@@ -25,11 +26,18 @@ from loragen.tools import dump_tools, load_tools
 
 _FIELDS: Final = ("record", "prompt", "tools")
 _CREATE: Final = """
-local id, record, prompt, created_at, tools = unpack(ARGV)
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local id, record, prompt, created_at, tools, implicit_ttl = unpack(ARGV)
+local ttl = redis.call('TTL', KEYS[1])
+local is_implicit, has_implicit = implicit_ttl ~= '', ttl >= 0
+if ttl ~= -2 and (is_implicit or not has_implicit) then return 0 end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
 if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
-redis.call('ZADD', KEYS[2], created_at, id)
+if is_implicit then
+  redis.call('EXPIRE', KEYS[1], implicit_ttl)
+else
+  redis.call('PERSIST', KEYS[1])
+  redis.call('ZADD', KEYS[2], created_at, id)
+end
 return 1
 """
 _UPDATE: Final = """
@@ -80,10 +88,13 @@ class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
     async def create(self, task: Task) -> bool:
-        """Write a new task; False, and nothing written, if it exists."""
+        """Write a new task; False, and nothing written, if it exists.
+
+        An implicit task gives way to one that is not.
+        """
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
-        """Return a task with its prompt and tools."""
+        """Return a task with its prompt and tools; an implicit one lives on from here."""
 
     async def update(self, task: Task) -> bool:
         """Replace the record of an existing task; False if it was deleted."""
@@ -125,10 +136,18 @@ class Store(Protocol):
 class RedisStore:
     """The store on Redis 7 or Valkey."""
 
-    def __init__(self, client: redis.Redis, *, namespace: str, recipe_ttl_seconds: int) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        namespace: str,
+        recipe_ttl_seconds: int,
+        implicit_ttl_seconds: int = 86_400,
+    ) -> None:
         self._redis = client
         self._namespace = namespace
         self._ttl = recipe_ttl_seconds
+        self._implicit_ttl = implicit_ttl_seconds
         self._create = client.register_script(_CREATE)
         self._update = client.register_script(_UPDATE)
         self._delete = client.register_script(_DELETE)
@@ -153,14 +172,25 @@ class RedisStore:
         async with mapped():
             written = await self._create(
                 keys=self._task_keys(task.tenant, task.id),
-                args=[task.id, record, task.prompt, task.created_at, tools],
+                args=[
+                    task.id,
+                    record,
+                    task.prompt,
+                    task.created_at,
+                    tools,
+                    self._implicit_ttl if task.is_implicit else "",
+                ],
             )
         return bool(written)
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
-        """Return a task with its prompt and tools."""
+        """Return a task with its prompt and tools; an implicit one lives on from here."""
+        key = self._task(tenant, task_id)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hmget(key, _FIELDS)
+        pipeline.expire(key, self._implicit_ttl, xx=True)  # only where it had a time to live
         async with mapped():
-            row = await self._redis.hmget(self._task(tenant, task_id), _FIELDS)
+            row, _ = await pipeline.execute()
         return _task(row)
 
     async def update(self, task: Task) -> bool:

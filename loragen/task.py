@@ -3,7 +3,7 @@
 Prompt and tools never change; the state does.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,11 @@ FallbackReason = Literal[
     "compile_timeout",
     "prompt_too_long",
     "worker_pool_mismatch",
+    "first_sighting",
+    "prompt_too_short",
+    "compile_budget",
+    "running_conversation",
+    "store_unavailable",
     "requested",
     "operator_forced",
 ]
@@ -64,12 +69,20 @@ class TaskRecord(BaseModel):
     status: Status = "compiling"
     fallback_reason: FallbackReason | None = None
     created_at: int
+    ready_at: int | None = None
+    is_implicit: bool = False
+    """Made by auto mode: it expires without use and is not listed."""
     prompt_tokens: int
     policy: Policy = Policy()
     min_fidelity: float = 0.8
     recipe: RecipeRef | None = None
     fidelity: float | None = None
     compile_seconds: float | None = None
+
+    def outcome(self) -> dict[str, Any]:
+        """Return the fields that a compile sets."""
+        fields = ("status", "fallback_reason", "ready_at", "recipe", "compile_seconds")
+        return {field: getattr(self, field) for field in fields}
 
 
 class Task(TaskRecord):

@@ -20,6 +20,7 @@ from loragen.errors import (
     RecipeMismatch,
     WorkerUnavailable,
 )
+from loragen.task import FallbackReason
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Provenance(BaseModel):
     task_id: str | None = None
     recipe_id: str | None = None
     saved_prompt_tokens: int = 0
-    fallback_reason: str | None = None
+    fallback_reason: FallbackReason | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the response headers that say the same."""

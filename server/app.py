@@ -13,7 +13,9 @@ from loragen import __version__, metrics
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from server import exposition, generation, names, responses, system, tasks, transfer
+from server.auto import Auto
 from server.compiler import Compiler
+from server.conversation import ConversationRule
 from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
@@ -74,6 +76,8 @@ def build_app(
             }
         ),
     )
+    resolver = _resolver(settings, shared, generator, keys)
+    dispatcher = Dispatcher(crews, workers)
     services = Services(
         settings=settings.server,
         store=shared.store,
@@ -83,8 +87,8 @@ def build_app(
             entries=settings.store.memory_entries,
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
-        resolver=_resolver(settings, shared, generator, keys),
-        dispatcher=Dispatcher(crews, workers),
+        resolver=resolver,
+        dispatcher=dispatcher,
         keys=keys,
         drain=Drain(),
         without_recipes=frozenset(
@@ -92,6 +96,19 @@ def build_app(
             for model in settings.edge_models
             if model.force_prompt or settings.server.force_prompt
         ),
+        auto=Auto(
+            shared,
+            resolver,
+            dispatcher,
+            keys,
+            compiled=_with_generator(settings),
+            settings=settings.auto,
+        ),
+        conversations=ConversationRule(
+            shared.conversations, keys, seconds=settings.auto.conversation_seconds
+        ),
+        switch=settings.auto.switch,
+        sightings=shared.sightings,
     )
 
     @asynccontextmanager
@@ -147,15 +164,18 @@ def _resolver(
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
     recipes = RecipeTier(shared.store, keys)
-    compiled = [model.name for model in settings.edge_models if model.generator is not None]
     compiler = Compiler(
-        dict.fromkeys(compiled, generator),
+        dict.fromkeys(_with_generator(settings), generator),
         shared,
         memory,
         recipes,
         timeout_seconds=settings.server.compile_timeout_seconds,
     )
     return Resolver(memory, shared, recipes, compiler)
+
+
+def _with_generator(settings: Settings) -> frozenset[str]:
+    return frozenset(model.name for model in settings.edge_models if model.generator is not None)
 
 
 def worker_client(settings: Settings) -> httpx.AsyncClient:

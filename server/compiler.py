@@ -154,6 +154,7 @@ class Compiler:
                 "fallback_reason": reason,
                 "recipe": recipe[0] if recipe else None,
                 "compile_seconds": seconds,
+                "ready_at": int(time.time()) if recipe else None,
             }
         )
         resolved = Resolved(changed, recipe[1] if recipe else None)

@@ -1,6 +1,7 @@
 """`/v1/chat/completions` and `/v1/completions`: a worker's answers, with or without a task."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
@@ -10,13 +11,14 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loragen.errors import DeadlineExceeded, InvalidRequest, RecipeMismatch
+from loragen.errors import DeadlineExceeded, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
+from server.conversation import Conversation, may_switch, overheard, replies
 from server.memory import Resolved
 from server.plan import Plan, plan
-from server.reference import TaskReference, find_task_id
+from server.reference import TaskReference
 from server.requests import ChatRequest, CompletionRequest
-from server.resolution import Resolution
+from server.resolution import resolve_request
 from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1", tags=["generation"])
@@ -75,47 +77,37 @@ async def serve(
     reference = TaskReference.parse(model=request.model, task_id=request.task_id, headers=headers)
     model = reference.edge_model
     parts.dispatcher.info(model)
-    resolution = await _resolve(request, parts, owner, reference)
+    resolution = await resolve_request(request, parts, owner, reference)
+    send = functools.partial(_send, request, parts, conversation=resolution.conversation)
     try:
-        return await _send(request, parts, plan(request, model, resolution), started)
+        return await send(plan(request, model, resolution), started=started)
     except RecipeMismatch:
         assert resolution.task is not None
     # The worker holds another pool than the recipe was compiled for: compile for the pool of now.
     refused = Resolved(resolution.task, resolution.recipe)
     resolved = await parts.resolver.recompile(refused)
     try:
-        return await _send(request, parts, plan(request, model, Resolution.of(resolved)), started)
+        return await send(plan(request, model, resolution.using(resolved)), started=started)
     except RecipeMismatch:
         resolved = parts.resolver.set_aside(resolved.task, "worker_pool_mismatch")
-    return await _send(request, parts, plan(request, model, Resolution.of(resolved)), started)
-
-
-async def _resolve(
-    request: ChatRequest | CompletionRequest,
-    parts: Services,
-    owner: str,
-    reference: TaskReference,
-) -> Resolution:
-    if reference.task is None:
-        return Resolution()
-    task_id = await find_task_id(parts.name_memory, owner, reference.task)
-    resolved = await parts.resolver.resolve(owner, task_id)
-    task = resolved.task
-    if task.edge_model != reference.edge_model:
-        raise InvalidRequest(f"task {task_id!r} is of model {task.edge_model!r}", param="model")
-    if task.edge_model in parts.without_recipes:
-        return Resolution(task, None, "operator_forced")
-    if request.loragen.mode in ("prompt", "base"):
-        return Resolution(task, None, "requested")
-    return Resolution.of(resolved)
+    return await send(plan(request, model, resolution.using(resolved)), started=started)
 
 
 async def _send(
-    request: ChatRequest | CompletionRequest, parts: Services, planned: Plan, started: float
+    request: ChatRequest | CompletionRequest,
+    parts: Services,
+    planned: Plan,
+    *,
+    conversation: Conversation | None,
+    started: float,
 ) -> Response:
     model = planned.body["model"]
     watch = Stopwatch(model, planned.provenance.mode, started=started)
     headers = planned.provenance.headers()
+    if conversation is None or not may_switch(planned.provenance.fallback_reason):
+        remember = None
+    else:
+        remember = functools.partial(parts.conversations.remember, conversation)
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
             parts.dispatcher.send(model, planned.path, planned.body, recipe=planned.recipe)
@@ -125,10 +117,14 @@ async def _send(
         planned.provenance.count()
         if request.stream:
             events = relay(answer.aiter_bytes(), planned.provenance, watch)
+            if remember is not None:
+                events = overheard(events, remember)
             kept = with_keep_alive(events, parts.settings.keep_alive_seconds)
             return HeldStream(kept, stack.pop_all(), {**SSE_HEADERS, **headers})
         await answer.aread()
         body = complete(answer, planned.provenance)
+    if remember is not None:
+        await remember(replies(body))
     watch.done()
     return JSONResponse(body, headers=headers)
 

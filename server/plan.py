@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loragen.errors import InvalidRequest, LoragenError, Unavailable
-from loragen.task import FallbackReason, Task
+from loragen.task import FallbackReason
 from server.answer import Mode, Provenance
 from server.messages import has_system, join_prompts, split_prompt
 from server.requests import ChatRequest, CompletionRequest
@@ -43,9 +43,7 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resol
     if task is not None and isinstance(request, CompletionRequest):
         request.texts()
     mode = _mode(request, resolution)
-    body = {**request.upstream(), "model": model}
-    if mode == "prompt" and task is not None:
-        body |= _prompted(request, task.prompt)
+    body = {**request.upstream(), "model": model, **_rewritten(request, mode, resolution)}
     provenance = Provenance(
         mode=mode,
         task_id=task.id if task else None,
@@ -60,25 +58,28 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resol
 def _mode(request: ChatRequest | CompletionRequest, resolution: Resolution) -> Mode:
     """Return the mode a request is served in, which is the one it demands if it demands one."""
     demanded = request.loragen.mode
-    if resolution.task is None:
-        mode: Mode = "base"
-    elif resolution.recipe is not None:
-        mode = "hybrid" if _has_residue(request) else "compiled"
+    if resolution.recipe is not None:
+        mode: Mode = "hybrid" if _has_residue(request, resolution) else "compiled"
+    elif resolution.is_written or resolution.task is not None:
+        mode = _without_recipe(demanded, resolution)
     else:
-        mode = _without_recipe(demanded, resolution.task, resolution.fallback_reason)
+        mode = "base"
     if demanded not in (None, mode) and resolution.fallback_reason != "operator_forced":
         raise _impossible(demanded, mode)
     return mode
 
 
-def _without_recipe(demanded: Mode | None, task: Task, reason: FallbackReason | None) -> Mode:
-    """Return the mode of a task that has no recipe, or has one that must not be used."""
+def _without_recipe(demanded: Mode | None, resolution: Resolution) -> Mode:
+    """Return the mode of a prompt that has no recipe, or has one that must not be used."""
+    task, reason = resolution.task, resolution.fallback_reason
     if demanded == "base":
         return "base"
     if reason in ("requested", "operator_forced"):
         return "prompt"
     if demanded in ("compiled", "hybrid"):
-        raise _unmet(task, reason)
+        raise _unmet(resolution)
+    if task is None or resolution.is_written:
+        return "prompt"  # a policy is for those who name the task
     if task.policy.fallback == "error":
         raise Unavailable(
             f"task {task.id!r} has no recipe ({reason}) and its policy forbids a fallback",
@@ -88,25 +89,44 @@ def _without_recipe(demanded: Mode | None, task: Task, reason: FallbackReason | 
     return "base" if task.policy.fallback == "none" else "prompt"
 
 
-def _has_residue(request: ChatRequest | CompletionRequest) -> bool:
+def _has_residue(request: ChatRequest | CompletionRequest, resolution: Resolution) -> bool:
     """Whether a request brings system text or tools beside its task."""
-    return isinstance(request, ChatRequest) and bool(request.tools or has_system(request.messages))
+    if isinstance(request, CompletionRequest):
+        return False
+    messages = request.messages
+    if resolution.is_written:
+        _, messages = split_prompt(messages)
+    return bool(request.tools or has_system(messages))
 
 
-def _unmet(task: Task, reason: FallbackReason | None) -> LoragenError:
-    message = f"task {task.id!r} has no recipe ({reason})"
-    if reason in _FINAL:
+def _unmet(resolution: Resolution) -> LoragenError:
+    message = f"there is no recipe of this prompt ({resolution.fallback_reason})"
+    if resolution.fallback_reason in _FINAL:
         return InvalidRequest(message, param="loragen.mode")
     return Unavailable(message, param="loragen.mode", retry_after=1.0)
 
 
 def _impossible(demanded: Mode | None, mode: Mode) -> InvalidRequest:
     why = {
-        "base": "the request names no task",
+        "base": "the request has neither task nor leading system text",
         "compiled": "the request brings no system text or tools beside its task",
         "hybrid": "the request brings system text or tools beside its task",
     }[mode]
     return InvalidRequest(f"mode {demanded!r} is impossible: {why}", param="loragen.mode")
+
+
+def _rewritten(
+    request: ChatRequest | CompletionRequest, mode: Mode, resolution: Resolution
+) -> dict[str, Any]:
+    """Return the fields that bring the prompt into a request, or take it out."""
+    if resolution.is_written:
+        if resolution.recipe is None or isinstance(request, CompletionRequest):
+            return {}
+        _, messages = split_prompt(request.messages)
+        return {"messages": messages}
+    if mode == "prompt" and resolution.task is not None:
+        return _prompted(request, resolution.task.prompt)
+    return {}
 
 
 def _prompted(request: ChatRequest | CompletionRequest, prompt: str) -> dict[str, Any]:

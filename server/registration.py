@@ -1,6 +1,5 @@
 """Registration: a prompt becomes a task of its tenant, or is found to be one; and its end."""
 
-import asyncio
 import time
 from typing import Final
 
@@ -9,11 +8,11 @@ from loragen.names import taken
 from loragen.task import Task
 from loragen.tools import canonical_tools
 from server.memory import Resolved
+from server.prompt_tokens import count_prompt_tokens
 from server.requests import TaskFields
 from server.services import Services
 
 _SETTINGS: Final = frozenset({"policy", "min_fidelity"})
-_EMPTY_TURN: Final = {"role": "user", "content": ""}
 
 
 async def register(
@@ -35,12 +34,15 @@ async def register(
     _check_size(request, parts.settings.max_prompt_bytes)
     task_id = _task_id(request, parts, owner)
     task = await _known(request, parts, owner, task_id)
-    is_new = task is None
-    if task is None:
+    is_new = task is None or task.is_implicit
+    if task is None or task.is_implicit:
         holder = None if name is None else await parts.names.find(owner, name)
         if name is not None and holder not in (None, task_id):
             raise taken(name, str(holder))
-        task = await _describe(request, parts, owner, task_id)
+        implicit, task = task, await _describe(request, parts, owner, task_id)
+        if implicit is not None:  # auto mode was first with this prompt
+            compiled = await parts.resolver.resolve(owner, task_id)
+            task = task.model_copy(update=compiled.task.outcome())
         if created_at is not None:
             task = task.model_copy(update={"created_at": created_at})
         if not await parts.store.create(task):  # another was first with this prompt
@@ -75,6 +77,7 @@ async def remove(task: Task, parts: Services) -> None:
     """
     was_there = await parts.store.delete(task.tenant, task.id)
     await parts.names.forget_task(task.tenant, task.id)
+    await parts.sightings.forget(task.tenant, task.id)
     await parts.resolver.invalidate(task)
     if task.recipe is not None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
@@ -104,8 +107,8 @@ async def _known(request: TaskFields, parts: Services, owner: str, task_id: str)
         Conflict: it has, with other settings than the request gives; tasks do not change.
     """
     task = await parts.store.get(owner, task_id)
-    if task is None:
-        return None
+    if task is None or task.is_implicit:
+        return task
     for field in sorted(_SETTINGS & request.model_fields_set):
         if getattr(request, field) != getattr(task, field):
             raise Conflict(f"this prompt is task {task_id!r}, with another {field}", param=field)
@@ -121,21 +124,12 @@ async def _describe(request: TaskFields, parts: Services, owner: str, task_id: s
         prompt=request.system_prompt,
         tools=request.tools,
         created_at=int(time.time()),
-        prompt_tokens=await _count_prompt(parts, request),
+        prompt_tokens=await count_prompt_tokens(
+            parts.dispatcher, request.model, request.system_prompt, request.tools
+        ),
         policy=request.policy,
         min_fidelity=request.min_fidelity,
     )
-
-
-async def _count_prompt(parts: Services, request: TaskFields) -> int:
-    """Return how many tokens prompt and tools add to a conversation."""
-    system = {"role": "system", "content": request.system_prompt}
-    messages = [system, _EMPTY_TURN] if request.system_prompt else [_EMPTY_TURN]
-    prompted, bare = await asyncio.gather(
-        parts.dispatcher.count_tokens(request.model, messages, tools=request.tools),
-        parts.dispatcher.count_tokens(request.model, [_EMPTY_TURN]),
-    )
-    return prompted - bare
 
 
 async def _refuse_unservable(task: Task, parts: Services) -> None:

@@ -23,7 +23,7 @@ from server.answer import Mode
 from server.body import check_values
 from server.messages import check_message
 
-OUR_FIELDS = frozenset({"model", "task_id", "loragen"})
+OUR_FIELDS = frozenset({"model", "task_id", "loragen", "system_prompt"})
 """Fields of a generation request that the gateway acts on itself."""
 
 
@@ -97,7 +97,10 @@ class LoragenOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mode: Mode | None = None
+    mode: Mode | None = Field(None, description="Serve in this mode, or say why not.")
+    switch: Literal["next_conversation", "now"] | None = Field(
+        None, description="When a conversation in prompt mode goes over to a recipe."
+    )
 
 
 class ServedRequest(ApiRequest):
@@ -149,6 +152,11 @@ class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
+    system_prompt: Literal["auto", "compile", "keep"] = Field(
+        "auto",
+        description="System text without a task: compiled when it comes again, compiled at once,"
+        " or kept in context.",
+    )
     logprobs: bool | None = None
     max_completion_tokens: int | None = Field(None, ge=1)
     parallel_tool_calls: bool | None = None

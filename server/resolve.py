@@ -32,8 +32,10 @@ class Resolver:
         self._compiler = compiler
         self._running: dict[Key, asyncio.Task[Resolved]] = {}
 
-    async def resolve(self, tenant: str, task_id: str) -> Resolved:
+    async def resolve(self, tenant: str, task_id: str, *, wait: bool = True) -> Resolved:
         """Return the task with its recipe, or without one and with a reason.
+
+        Without `wait` a compile that it takes goes on in the background.
 
         Raises:
             TaskNotFound: this tenant has no such task.
@@ -43,7 +45,7 @@ class Resolver:
         if (held := self._fresh(key)) is not None:
             return held
         try:
-            return await self._confirm(key)
+            return await self._confirm(key, wait=wait)
         except StoreUnavailable:
             entry = self._memory.get(key)
             if entry is None:
@@ -137,16 +139,16 @@ class Resolver:
             metrics.RECIPE_CACHE_HITS.labels("memory").inc()
         return entry.resolved
 
-    async def _confirm(self, key: Key) -> Resolved:
+    async def _confirm(self, key: Key, *, wait: bool) -> Resolved:
         asked = self._memory.asking()
         task = await self._shared.store.get(*key)
         if task is None:
             self._memory.drop(key)
             raise TaskNotFound(f"no task {key[1]!r}", param="task_id")
         # Another request may have resolved the task while this one waited.
-        return self._fresh(key) or await self._from_store(task, asked)
+        return self._fresh(key) or await self._from_store(task, asked, wait=wait)
 
-    async def _from_store(self, task: Task, asked: Asked) -> Resolved:
+    async def _from_store(self, task: Task, asked: Asked, *, wait: bool) -> Resolved:
         metrics.RECIPE_CACHE_MISSES.labels("memory").inc()
         if task.recipe is not None:
             recipe = await self._recipes.find(task, task.recipe)
@@ -154,9 +156,11 @@ class Resolver:
                 metrics.RECIPE_CACHE_HITS.labels("redis").inc()
                 return self._keep(Resolved(task, recipe), asked)
             metrics.RECIPE_CACHE_MISSES.labels("redis").inc()
-            return await self.compile(task)
-        if task.status == "compiling":
-            return await self.compile(task)
+        if task.recipe is not None or task.status == "compiling":
+            if wait:
+                return await self.compile(task)
+            self.start(task)
+            return Resolved(task, None)
         # An earlier compile failed. Serve the fallback at once and try again beside it: a client
         # must not wait for a generator that is known to be away.
         if task.fallback_reason not in PERMANENT_REASONS:

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from fastapi import Request
 
 from config.settings import ServerSettings
 from loragen.keys import TenantKeys
 from loragen.names import Names
+from loragen.sightings import Sightings
 from loragen.store import Store
+from server.auto import Auto
+from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
 from server.drain import Drain
 from server.name_memory import NameMemory
@@ -33,6 +36,10 @@ class Services:
     drain: Drain
     without_recipes: frozenset[str]
     """Edge models for which the operator forces prompt mode."""
+    auto: Auto
+    conversations: ConversationRule
+    switch: Literal["next_conversation", "now"]
+    sightings: Sightings
 
 
 def services(request: Request) -> Services:

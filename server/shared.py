@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from config.settings import Settings
+from loragen.conversations import Conversations, RedisConversations
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
 from loragen.names import Names
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
+from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import RedisStore, Store
 
 
@@ -21,6 +23,8 @@ class Shared:
     names: Names
     leases: Leases
     invalidations: Invalidations
+    sightings: Sightings
+    conversations: Conversations
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -31,7 +35,7 @@ class Shared:
         """
         if settings.redis_url is None:
             raise ConfigError("redis_url: set LORAGEN_REDIS_URL")
-        options = settings.store
+        options, auto = settings.store, settings.auto
         client = connect(
             settings.redis_url.get_secret_value(), timeout_seconds=options.timeout_seconds
         )
@@ -39,12 +43,24 @@ class Shared:
             client,
             namespace=options.namespace,
             recipe_ttl_seconds=options.recipe_ttl_seconds,
+            implicit_ttl_seconds=auto.task_ttl_seconds,
+        )
+        sightings = RedisSightings(
+            client,
+            namespace=options.namespace,
+            window_seconds=auto.window_seconds,
+            budget=Budget(auto.compile_budget, auto.budget_seconds),
+        )
+        conversations = RedisConversations(
+            client, namespace=options.namespace, ttl_seconds=auto.conversation_seconds
         )
         return cls(
             store=store,
             names=RedisNames(client, namespace=options.namespace, keep=options.name_versions),
             leases=RedisLeases(client, namespace=options.namespace),
             invalidations=RedisInvalidations(client, namespace=options.namespace),
+            sightings=sightings,
+            conversations=conversations,
         )
 
     async def close(self) -> None:

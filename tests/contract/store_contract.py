@@ -157,6 +157,24 @@ class StoreContract:
         assert type(found[task_of(0).id]) is TaskRecord
         assert found[task_of(0).id].min_fidelity == 0.5
 
+    async def test_an_implicit_task_is_kept_whole_but_not_listed(self, store: Store) -> None:
+        task = task_of(0, is_implicit=True)
+        assert await store.create(task)
+        assert not await store.create(task_of(0, is_implicit=True, min_fidelity=0.1))
+        assert await store.update(task_of(0, is_implicit=True, status="ready", recipe=REF))
+        kept = await store.get(TENANT, task.id)
+        assert kept == task_of(0, is_implicit=True, status="ready", recipe=REF)
+        assert (await store.page(TENANT, limit=9)).tasks == []
+        assert await store.delete(TENANT, task.id)
+        assert await store.get(TENANT, task.id) is None
+
+    async def test_an_implicit_task_gives_way_to_one_that_is_not(self, store: Store) -> None:
+        await store.create(task_of(0, is_implicit=True))
+        assert await store.create(task_of(0, min_fidelity=0.1))
+        assert not await store.create(task_of(0, is_implicit=True))
+        assert await store.get(TENANT, task_of(0).id) == task_of(0, min_fidelity=0.1)
+        assert ids((await store.page(TENANT, limit=9)).tasks) == [task_of(0).id]
+
     async def test_tenants_see_only_their_own(self, store: Store) -> None:
         await store.create(task_of(0))
         assert await store.get("other", task_of(0).id) is None

@@ -72,7 +72,8 @@ def test_without_a_task_requests_pass_as_they_are(gate: Gateway) -> None:
         model=MODEL, messages=messages, n=2, response_format=schema, seed=7, stop=["x"],
         extra_body={"top_k": 5, "structured_outputs": {"regex": "a+"}},
     )  # fmt: skip
-    assert raw.headers["x-loragen-mode"] == "base"
+    assert raw.headers["x-loragen-mode"] == "prompt"
+    assert raw.headers["x-loragen-fallback-reason"] == "prompt_too_short"
     assert "x-loragen-task" not in raw.headers
     answer = raw.parse()
     assert [choice.index for choice in answer.choices] == [0, 1]

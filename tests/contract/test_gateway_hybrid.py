@@ -90,7 +90,7 @@ def test_a_demanded_recipe_that_is_missing_is_said(gate: Gateway) -> None:
 
 @pytest.mark.parametrize("demanded", ["compiled", "hybrid", "prompt"])
 def test_without_a_task_only_base_can_be_demanded(gate: Gateway, demanded: str) -> None:
-    with pytest.raises(openai.BadRequestError, match="no task") as caught:
+    with pytest.raises(openai.BadRequestError, match="neither task") as caught:
         gate.client.chat.completions.create(
             model=MODEL,
             messages=[{"role": "user", "content": "hello"}],

@@ -140,7 +140,7 @@ def test_instructions_are_the_system_message(gate: Gateway) -> None:
     assert answer.output_text == "[recipe none] [system Be brief.] hello"
     assert answer.instructions == "Be brief."
     assert answer.usage is not None
-    assert answer.usage.model_dump()["loragen"]["mode"] == "base"
+    assert answer.usage.model_dump()["loragen"]["mode"] == "prompt"
 
 
 def test_a_conversation_with_calls_becomes_one_of_chat_completions(gate: Gateway) -> None:

@@ -11,8 +11,9 @@ from prometheus_client import REGISTRY
 from config.settings import EdgeModelSettings
 from server.app import build_app, worker_client
 from tests.fakes.fake_worker import FakeWorker
-from tests.fakes.gateway import MODEL, redis_store, settings, shared_around
+from tests.fakes.gateway import MODEL, redis_store, settings
 from tests.fakes.live import live, wait_until
+from tests.fakes.shared_state import shared_state
 from tests.fakes.stub_generator import StubGenerator
 from tests.fakes.valkey import Valkey
 
@@ -32,7 +33,7 @@ def client(valkey: Valkey, namespace: str) -> Iterator[httpx.Client]:
         both = one.model_copy(update={"edge_models": (*one.edge_models, plain)})
         app = build_app(
             both,
-            shared=shared_around(redis_store(valkey.url, namespace), namespace),
+            shared=shared_state(redis_store(valkey.url, namespace)),
             generator=StubGenerator(),
             workers=worker_client(both),
         )

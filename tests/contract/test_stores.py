@@ -50,6 +50,18 @@ class TestMemoryStore(StoreContract):
         assert await store.get_recipe("k") is None
         assert await store.put_recipe("k", b"y") == b"y"
 
+    async def test_implicit_tasks_expire_without_use(self) -> None:
+        now = 0.0
+        store = MemoryStore(implicit_ttl_seconds=10, clock=lambda: now)
+        await store.create(task_of(0, is_implicit=True))
+        await store.create(task_of(1))
+        for moment in (9.0, 18.0):
+            now = moment
+            assert await store.get(TENANT, task_of(0).id) is not None
+        now = 28.0
+        assert await store.get(TENANT, task_of(0).id) is None
+        assert await store.get(TENANT, task_of(1).id) is not None
+
     @pytest.mark.parametrize("call", CALLS)
     async def test_away_means_unavailable(self, call: str) -> None:
         store = MemoryStore()
@@ -88,6 +100,21 @@ class TestRedisStore(StoreContract):
         keys = {bytes(key) for key in client.scan_iter(f"{namespace}:*")}
         assert {key for key in keys if client.ttl(key) != -1} == {f"{namespace}:recipe:k".encode()}
         assert len(keys) == 3
+
+    async def test_use_prolongs_an_implicit_task_and_registration_keeps_it(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        task = task_of(0, is_implicit=True)
+        await store.create(task)
+        key = f"{namespace}:task:{TENANT}:{task.id}"
+        valkey.client.expire(key, 5)
+        await store.update(task)
+        assert 0 < int(str(valkey.client.ttl(key))) <= 5
+        await store.get(TENANT, task.id)
+        assert int(str(valkey.client.ttl(key))) > 3_000
+        await store.create(task_of(0))
+        await store.get(TENANT, task.id)
+        assert valkey.client.ttl(key) == -1
 
     async def test_a_record_never_holds_the_prompt(
         self, store: RedisStore, valkey: Valkey, namespace: str

@@ -43,6 +43,7 @@ class Stack:
                 {
                     "state_dir": str(self.state),
                     "server": {"port": self.port},
+                    "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
                     "generator": {
                         "port": generator_port,
                         "metrics_port": self.generator_metrics_port,

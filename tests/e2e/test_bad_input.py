@@ -90,6 +90,7 @@ def _engine_lives_on(stack: Stack) -> Iterator[None]:
             {
                 "model": MODEL,
                 "task_id": "TASK",
+                "system_prompt": "compile",
                 "messages": [{"role": "system", "content": "x"}, *QUESTION],
             },
             400,

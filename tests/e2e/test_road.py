@@ -160,16 +160,15 @@ def test_completions_take_a_task(stack: Stack, task_id: str) -> None:
     assert reply.headers["x-loragen-mode"] == "compiled"
 
 
-def test_a_system_message_without_a_task_is_passed_on(
+def test_a_system_message_that_is_to_be_kept_is_passed_on(
     stack: Stack, example: dict[str, str], reference: Reference
 ) -> None:
     messages = [
         {"role": "system", "content": example["system_prompt"]},
         {"role": "user", "content": example["question"]},
     ]
-    reply = stack.http.post(
-        "/v1/chat/completions", json={"model": MODEL, "messages": messages, "temperature": 0}
-    )
-    assert reply.headers["x-loragen-mode"] == "base"
+    body = {"model": MODEL, "messages": messages, "temperature": 0, "system_prompt": "keep"}
+    reply = stack.http.post("/v1/chat/completions", json=body)
+    assert reply.headers["x-loragen-mode"] == "prompt"
     assert reply.json()["choices"][0]["message"]["content"] == example["answer"]
     assert reply.json()["usage"]["prompt_tokens"] > len(reference.tokens(example["question"]))

@@ -76,6 +76,8 @@ class FakeWorker:
     """Of the pool; recipes of another shape are refused."""
 
     seen: list[Seen] = field(default_factory=list)
+    counted: int = 0
+    """Times that tokens were counted."""
     abandoned: int = 0
     """Generation requests whose client left before the answer."""
     held: int = 0
@@ -117,6 +119,7 @@ class FakeWorker:
     async def _tokenize(self, request: Request) -> Response:
         self._authorise(request)
         body = await request.json()
+        self.counted += 1
         return JSONResponse({"count": _count_chat(body), "max_model_len": self.max_model_len})
 
     async def _generate(self, request: Request) -> Response:

@@ -11,22 +11,14 @@ import openai
 from prometheus_client import REGISTRY
 
 from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
-from loragen.invalidations import RedisInvalidations
 from loragen.keys import TenantKeys
-from loragen.leases import RedisLeases
-from loragen.names import Names
 from loragen.recipe import Recipe
-from loragen.redis_client import connect
-from loragen.redis_names import RedisNames
 from loragen.store import RedisStore, Store
 from server.app import build_app, worker_client
 from server.shared import Shared
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
-from tests.fakes.memory_invalidations import MemoryInvalidations
-from tests.fakes.memory_leases import MemoryLeases
-from tests.fakes.memory_names import MemoryNames
-from tests.fakes.memory_store import MemoryStore
+from tests.fakes.shared_state import shared_state
 from tests.fakes.stub_generator import StubGenerator, recipe_of
 
 MASTER_SECRET = "5a" * 32
@@ -95,6 +87,9 @@ def settings(
     namespace: str = "test",
     server: dict[str, Any] | None = None,
     edge: dict[str, Any] | None = None,
+    auto: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    redis_url: str | None = None,
     has_generator: bool = True,
 ) -> Settings:
     """Return settings with short probe and memory times."""
@@ -112,10 +107,14 @@ def settings(
             "master_secret": MASTER_SECRET,
             "worker_secret": WORKER_KEY,
             "edge_models": (model,),
-            "store": StoreSettings(namespace=namespace, memory_ttl_seconds=0.2),
+            "store": StoreSettings.model_validate(
+                {"namespace": namespace, "memory_ttl_seconds": 0.2, **(store or {})}
+            ),
             "server": ServerSettings.model_validate(
                 {"probe_interval_seconds": 0.02, "keep_alive_seconds": 5.0, **(server or {})}
             ),
+            "auto": auto or {},
+            "redis_url": redis_url,
             "state_dir": Path("unused"),
         }
     )
@@ -128,26 +127,9 @@ def redis_store(url: str, namespace: str) -> RedisStore:
     )
 
 
-def redis_shared(url: str, namespace: str) -> Shared:
+def redis_shared(url: str, namespace: str, **auto: Any) -> Shared:
     """Return the whole shared state in a namespace, so that gateways know of each other."""
-    client = connect(url, timeout_seconds=5.0)
-    return Shared(
-        RedisStore(client, namespace=namespace, recipe_ttl_seconds=3600),
-        RedisNames(client, namespace=namespace, keep=5),
-        RedisLeases(client, namespace=namespace),
-        RedisInvalidations(client, namespace=namespace),
-    )
-
-
-def shared_around(store: Store, namespace: str) -> Shared:
-    """Return a shared state with this store in it."""
-    names: Names
-    if isinstance(store, RedisStore):
-        names = RedisNames(store._redis, namespace=namespace, keep=5)
-    else:
-        assert isinstance(store, MemoryStore)
-        names = MemoryNames(store)
-    return Shared(store, names, MemoryLeases(), MemoryInvalidations())
+    return Shared.connect(settings([], namespace=namespace, redis_url=url, auto=auto))
 
 
 @contextlib.contextmanager
@@ -156,9 +138,7 @@ def gateway(
 ) -> Iterator[Gateway]:
     """Run a gateway for the length of a block, with one worker unless some are given."""
     fakes, generator = list(workers) or [FakeWorker()], StubGenerator()
-    shared = state
-    if not isinstance(shared, Shared):
-        shared = shared_around(shared, namespace)
+    shared = state if isinstance(state, Shared) else shared_state(state)
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
         told = settings([server.url for server in servers], namespace=namespace, **overrides)

@@ -13,26 +13,38 @@ class MemoryStore:
     """Keeps tasks and recipes in dictionaries; `is_away` makes it fail like a lost Redis."""
 
     def __init__(
-        self, *, recipe_ttl_seconds: float = 3600.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        recipe_ttl_seconds: float = 3600.0,
+        implicit_ttl_seconds: float = 3600.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}
+        self._implicit_until: dict[tuple[str, str], float] = {}
         self._gone: dict[tuple[str, str], int] = {}
         self._recipes: dict[str, tuple[bytes, float]] = {}
         self._ttl = recipe_ttl_seconds
+        self._implicit_ttl = implicit_ttl_seconds
         self._clock = clock
         self.is_away = False
 
     async def create(self, task: Task) -> bool:
         """Write a new task; False, and nothing written, if it exists."""
         await self._reach()
-        if (task.tenant, task.id) in self._tasks:
+        key = (task.tenant, task.id)
+        if key in self._tasks and (task.is_implicit or key not in self._implicit_until):
             return False
-        self._tasks[task.tenant, task.id] = task
+        self._tasks[key] = task
+        self._implicit_until.pop(key, None)
+        if task.is_implicit:
+            self._implicit_until[key] = self._clock() + self._implicit_ttl
         return True
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
-        """Return a task with its prompt."""
+        """Return a task with its prompt; an implicit one lives on from here."""
         await self._reach()
+        if (tenant, task_id) in self._implicit_until:
+            self._implicit_until[tenant, task_id] = self._clock() + self._implicit_ttl
         return self._tasks.get((tenant, task_id))
 
     async def update(self, task: Task) -> bool:
@@ -60,7 +72,9 @@ class MemoryStore:
     ) -> Page:
         """Return the tenant's tasks behind task `after`; see `Store.page`."""
         await self._reach()
-        own = [task for task in self._tasks.values() if task.tenant == tenant]
+        own = [
+            task for task in self._tasks.values() if task.tenant == tenant and not task.is_implicit
+        ]
         own.sort(key=lambda task: (task.created_at, task.id), reverse=newest_first)
         if after is not None:
             task = self._tasks.get((tenant, after))
@@ -126,6 +140,9 @@ class MemoryStore:
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)  # others run meanwhile, as they do while Redis answers
+        for key, until in list(self._implicit_until.items()):
+            if self._clock() >= until:
+                del self._implicit_until[key], self._tasks[key]
         if self.is_away:
             raise StoreUnavailable("the task store does not answer", retry_after=1.0)
 

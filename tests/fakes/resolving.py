@@ -13,12 +13,11 @@ from server.generator import Generator
 from server.memory import MemoryTier, Resolved
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
-from server.shared import Shared
 from tests.contract.store_contract import TENANT, task_of
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
-from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_store import MemoryStore
+from tests.fakes.shared_state import shared_state
 from tests.fakes.stub_generator import StubGenerator
 
 TTL = 2.0
@@ -40,7 +39,7 @@ class Bench:
         self.task = task_of(0)
         generators: dict[str, Generator] = {"demo": self.generator} if self.has_generator else {}
         memory = MemoryTier(entries=100, max_bytes=1 << 20, ttl_seconds=TTL, clock=lambda: self.now)
-        shared = Shared(self.store, MemoryNames(self.store), self.leases, self.invalidations)
+        shared = shared_state(self.store, leases=self.leases, invalidations=self.invalidations)
         recipes = RecipeTier(self.store, lambda tenant: TenantKeys(bytes(32), tenant))
         compiler = Compiler(generators, shared, memory, recipes, timeout_seconds=self.timeout)
         self.resolver = Resolver(memory, shared, recipes, compiler)

@@ -169,6 +169,33 @@ def test_a_mode_that_the_request_rules_out_is_refused(
     assert caught.value.param == "loragen.mode"
 
 
+LATER = {"role": "developer", "content": "Hurry."}
+
+
+@pytest.mark.parametrize(
+    ("rest", "mode"), [([QUESTION], "compiled"), ([QUESTION, LATER, QUESTION], "hybrid")]
+)
+def test_the_leading_system_text_goes_when_it_is_compiled(rest: Any, mode: str) -> None:
+    written = Resolution(task("error"), RECIPE, is_written=True)
+    planned = plan(chat(messages=[SYSTEM, SYSTEM, *rest]), "demo", written)
+    assert planned.body["messages"] == rest
+    assert planned.recipe == RECIPE.text
+    assert planned.provenance.mode == mode
+    assert planned.provenance.saved_prompt_tokens == task().prompt_tokens
+
+
+@pytest.mark.parametrize("of", [None, task("error"), task("none")])
+def test_system_text_without_a_recipe_passes_as_it_is(of: Task | None) -> None:
+    written = Resolution(of, None, "compile_budget", is_written=True)
+    messages = [SYSTEM, SYSTEM, QUESTION, LATER]
+    planned = plan(chat(messages=messages), "demo", written)
+    assert planned.body["messages"] == messages
+    assert planned.provenance.mode == "prompt"
+    assert planned.provenance.fallback_reason == "compile_budget"
+    with pytest.raises(Unavailable, match="compile_budget"):
+        plan(chat(messages=messages, loragen={"mode": "compiled"}), "demo", written)
+
+
 @pytest.mark.parametrize("mode", [None, "prompt", "compiled", "hybrid"])
 @pytest.mark.parametrize("fallback", ["prompt", "error", "none"])
 def test_the_operator_forces_the_prompt_whatever_is_demanded(

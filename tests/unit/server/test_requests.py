@@ -66,6 +66,9 @@ def refused(kind: type[ApiRequest], body: dict[str, Any]) -> InvalidRequest:
         (ChatRequest, {**CHAT, "stream_options": {"include_usage": True}}, None, "stream"),
         (ChatRequest, {**CHAT, "x\ud800": 1}, None, "surrogate"),
         (ChatRequest, {**CHAT, "\u2028 né": 1}, "\u2028 né", "unknown field"),
+        (ChatRequest, {**CHAT, "system_prompt": "x"}, "system_prompt", "keep"),
+        (CompletionRequest, {**TEXT, "system_prompt": "keep"}, "system_prompt", "unknown field"),
+        (ChatRequest, {**CHAT, "loragen": {"switch": "x"}}, "loragen.switch", "now"),
         (ChatRequest, {**CHAT, "loragen": {"mode": "fast"}}, "loragen.mode", "compiled"),
         (ChatRequest, {**CHAT, "loragen": {"made": "base"}}, "loragen.made", "unknown field"),
         (ChatRequest, {**CHAT, "loragen": "base"}, "loragen", "dictionary"),
@@ -123,7 +126,9 @@ def test_only_what_the_client_set_goes_on_and_nothing_of_ours() -> None:
         "stop": ["a"], "metadata": {"k": "v"}, "top_k": -1, "stream": True,
         "stream_options": {"include_usage": True}, "n": 2, "logprobs": True, "top_logprobs": 3,
     }  # fmt: skip
-    request = ChatRequest.model_validate({**CHAT, **fields, "task_id": "ada", "loragen": {}})
+    request = ChatRequest.model_validate(
+        {**CHAT, **fields, "task_id": "ada", "loragen": {}, "system_prompt": "keep"}
+    )
     assert request.upstream() == {"messages": [QUESTION], **fields}
 
 

@@ -1,0 +1,114 @@
+"""Auto mode: system text that comes again becomes a task by itself, compiled in the background.
+
+    known?  ->  seen before?  ->  long enough?  ->  budget left?  ->  implicit task, compile
+
+Each step costs more than the one before, and a prompt that comes once, such as one that holds the
+date, costs a counter in Redis that ends by itself. An implicit task expires without use and is not
+listed; it has the id that `POST /v1/tasks` gives the same prompt.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from config.settings import AutoSettings
+from loragen.errors import LoragenError, StoreUnavailable, TaskNotFound
+from loragen.keys import TenantKeys
+from loragen.task import FallbackReason, Task
+from server.dispatch import Dispatcher
+from server.memory import Resolved
+from server.prompt_tokens import count_prompt_tokens
+from server.resolve import Resolver
+from server.shared import Shared
+
+logger = logging.getLogger(__name__)
+
+
+class Auto:
+    """Finds or makes the task of a prompt that came as system text."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        resolver: Resolver,
+        dispatcher: Dispatcher,
+        keys: Callable[[str], TenantKeys],
+        *,
+        compiled: Collection[str],
+        settings: AutoSettings,
+    ) -> None:
+        """Take the edge models that have a generator as `compiled`."""
+        self._shared = shared
+        self._resolver = resolver
+        self._dispatcher = dispatcher
+        self._keys = keys
+        self._compiled = compiled
+        self._settings = settings
+
+    async def resolve(
+        self, tenant: str, model: str, prompt: str, *, wait: bool
+    ) -> Resolved | FallbackReason:
+        """Return the task of a prompt, or why it has none.
+
+        With `wait` the task is made at once and its compile awaited; without, nothing is.
+        """
+        if model not in self._compiled:
+            return "no_generator"
+        # A token stands for one byte or more.
+        if not wait and len(prompt.encode()) < self._settings.min_prompt_tokens:
+            return "prompt_too_short"
+        task_id = self.task_id(tenant, model, prompt)
+        try:
+            try:
+                return await self._resolver.resolve(tenant, task_id, wait=wait)
+            except TaskNotFound:
+                if wait:
+                    return await self._compile(tenant, model, prompt)
+                return await self._see(tenant, model, prompt)
+        except StoreUnavailable:
+            return "store_unavailable"
+
+    def task_id(self, tenant: str, model: str, prompt: str) -> str:
+        """Return the id a prompt has as a task."""
+        return self._keys(tenant).task_id(edge_model=model, prompt=prompt)
+
+    async def _compile(self, tenant: str, model: str, prompt: str) -> Resolved:
+        tokens = await count_prompt_tokens(self._dispatcher, model, prompt)
+        task = await self._create(tenant, model, prompt, tokens)
+        return await self._resolver.compile(task)
+
+    async def _see(self, tenant: str, model: str, prompt: str) -> Resolved | FallbackReason:
+        task_id = self.task_id(tenant, model, prompt)
+        sighting = await self._shared.sightings.sight(tenant, task_id)
+        if sighting.count == 1:
+            return "first_sighting"
+        tokens = sighting.prompt_tokens
+        if tokens is None:
+            try:
+                tokens = await count_prompt_tokens(self._dispatcher, model, prompt)
+            except LoragenError as error:  # the request itself may yet be answered
+                logger.warning("prompt not counted", extra={"code": error.code})
+                return "compile_failed"
+            await self._shared.sightings.measure(tenant, task_id, tokens)
+        if tokens < self._settings.min_prompt_tokens:
+            return "prompt_too_short"
+        if not await self._shared.sightings.spend(tenant, task_id):
+            return "compile_budget"
+        task = await self._create(tenant, model, prompt, tokens)
+        self._resolver.start(task)
+        return Resolved(task, None)
+
+    async def _create(self, tenant: str, model: str, prompt: str, tokens: int) -> Task:
+        """Return the implicit task, written by this request or, a moment ago, by another."""
+        task = Task(
+            id=self.task_id(tenant, model, prompt),
+            tenant=tenant,
+            edge_model=model,
+            prompt=prompt,
+            is_implicit=True,
+            created_at=int(time.time()),
+            prompt_tokens=tokens,
+        )
+        if await self._shared.store.create(task):
+            self._resolver.forget(tenant, task.id)  # what was before a delete, if anything
+        return task

@@ -1,0 +1,35 @@
+"""The state that gateways share, without Redis but for what is given."""
+
+from dataclasses import replace
+from typing import Any
+
+from loragen.names import Names
+from loragen.redis_names import RedisNames
+from loragen.sightings import Budget
+from loragen.store import RedisStore, Store
+from server.shared import Shared
+from tests.fakes.memory_conversations import MemoryConversations
+from tests.fakes.memory_invalidations import MemoryInvalidations
+from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_names import MemoryNames
+from tests.fakes.memory_sightings import MemorySightings
+from tests.fakes.memory_store import MemoryStore
+
+
+def shared_state(store: Store, **parts: Any) -> Shared:
+    """Return the shared state with this store, its names and these parts; the others are fakes."""
+    names: Names
+    if isinstance(store, RedisStore):
+        names = RedisNames(store._redis, namespace=store._namespace, keep=5)
+    else:
+        assert isinstance(store, MemoryStore)
+        names = MemoryNames(store)
+    fakes = Shared(
+        store=store,
+        names=names,
+        leases=MemoryLeases(),
+        invalidations=MemoryInvalidations(),
+        sightings=MemorySightings(budget=Budget(tasks=60, seconds=3600)),
+        conversations=MemoryConversations(),
+    )
+    return replace(fakes, **parts)
