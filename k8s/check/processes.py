@@ -29,7 +29,7 @@ _MODULES: Final[Mapping[str, str]] = {"server": "server", "worker": "workers"}
 _ENDING_SECONDS: Final = 5
 """What a process needs after its last answer."""
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
-# Of Ray 2.60: the agent of every node, and Serve's proxy. An integration test asks a real Ray.
+# Of Ray 2.60: the agent of every node, and Serve's proxy.
 _RAY_PATHS: Final[Mapping[str, str]] = {"/api/healthz": "agent", "/-/healthz": "serve"}
 _STAND_INS: Final = {
     "redis_url": SecretStr("redis://redis:6379/0"),
