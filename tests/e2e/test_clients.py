@@ -19,14 +19,17 @@ PRINTED = {
     "openai_async.py": r"I am Sam\.\nkilo ruby positive\n",
     "openai_stream.py": r"I am Sam\.\n\{'mode': 'compiled', .*\}\n",
     "openai_structured.py": r"label='(positive|negative)'\n",  # a toy: only the shape is sure
+    "openai_responses.py": r"I am Sam\. (\d+) prompt tokens\nI am Sam\. (\d+) prompt tokens\n",
     "curl.sh": r'task_\w+\n\{.*"content":"I am Sam\.".*"mode":"compiled".*\}\n'
     r"(data: \{.*\}\n\n)+data: \[DONE\]\n\n",
     "fetch.mjs": r"I am Sam\.\ncompiled\nI am Sam\.\n",
 }
 
 
-def test_every_example_is_here() -> None:
+def test_every_example_is_run_and_listed() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {*PRINTED, "README.md"}
+    listed = (FOLDER / "README.md").read_text()
+    assert all(f"[`{name}`]({name})" in listed for name in PRINTED)
 
 
 @pytest.mark.parametrize("name", [name for name in PRINTED if name.endswith(".py")])
