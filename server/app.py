@@ -102,6 +102,7 @@ def build_app(
             dispatcher,
             keys,
             compiled=_with_generator(settings),
+            max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
         ),
         conversations=ConversationRule(

@@ -35,6 +35,7 @@ class Auto:
         keys: Callable[[str], TenantKeys],
         *,
         compiled: Collection[str],
+        max_prompt_bytes: int,
         settings: AutoSettings,
     ) -> None:
         """Take the edge models that have a generator as `compiled`."""
@@ -43,6 +44,7 @@ class Auto:
         self._dispatcher = dispatcher
         self._keys = keys
         self._compiled = compiled
+        self._max_bytes = max_prompt_bytes
         self._settings = settings
 
     async def resolve(
@@ -54,8 +56,10 @@ class Auto:
         """
         if model not in self._compiled:
             return "no_generator"
-        # A token stands for one byte or more.
-        if not wait and len(prompt.encode()) < self._settings.min_prompt_tokens:
+        size = len(prompt.encode())
+        if size > self._max_bytes:
+            return "prompt_too_long"
+        if not wait and size < self._settings.min_prompt_tokens:  # a token is a byte or more
             return "prompt_too_short"
         task_id = self.task_id(tenant, model, prompt)
         try:

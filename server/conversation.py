@@ -22,12 +22,13 @@ from server.messages import SYSTEM_ROLES, Message, text_of
 
 logger = logging.getLogger(__name__)
 
-_LASTING: Final[frozenset[FallbackReason | None]] = frozenset(
+_FORGOTTEN: Final[frozenset[FallbackReason | None]] = frozenset(
     {
         None, "no_generator", "prompt_too_long", "prompt_too_short", "requested", "operator_forced",
+        "store_unavailable",
     }
 )  # fmt: skip
-"""Reasons after which no recipe is to be expected."""
+"""Reasons after which no recipe is to be expected, or nothing can be remembered."""
 _DONE: Final = b"data: [DONE]\n\n"
 
 
@@ -92,9 +93,9 @@ class ConversationRule:
         )
 
 
-def may_switch(reason: FallbackReason | None) -> bool:
+def is_to_be_remembered(reason: FallbackReason | None) -> bool:
     """Whether a conversation answered for this reason could find a recipe later."""
-    return reason not in _LASTING
+    return reason not in _FORGOTTEN
 
 
 def replies(answer: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from loragen.errors import DeadlineExceeded, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
-from server.conversation import Conversation, may_switch, overheard, replies
+from server.conversation import Conversation, is_to_be_remembered, overheard, replies
 from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference
@@ -104,7 +104,7 @@ async def _send(
     model = planned.body["model"]
     watch = Stopwatch(model, planned.provenance.mode, started=started)
     headers = planned.provenance.headers()
-    if conversation is None or not may_switch(planned.provenance.fallback_reason):
+    if conversation is None or not is_to_be_remembered(planned.provenance.fallback_reason):
         remember = None
     else:
         remember = functools.partial(parts.conversations.remember, conversation)

@@ -1,0 +1,86 @@
+"""Auto mode never fails a request: what it cannot find out is a reason to use the prompt."""
+
+import httpx
+import pytest
+
+from config.settings import AutoSettings
+from loragen.keys import TenantKeys
+from loragen.sightings import Budget
+from loragen.task import FallbackReason
+from server.auto import Auto
+from server.dispatch import Dispatcher
+from server.memory import Resolved
+from tests.contract.store_contract import TENANT
+from tests.fakes.memory_sightings import MemorySightings
+from tests.fakes.resolving import Bench
+from tests.fakes.shared_state import shared_state
+
+PROMPT = "You are Ada. " * 4
+
+
+def auto(sightings: MemorySightings, bench: Bench) -> Auto:
+    """Return auto mode for a model whose workers are all away."""
+    return Auto(
+        shared_state(bench.store, sightings=sightings),
+        bench.resolver,
+        Dispatcher({}, httpx.AsyncClient()),
+        lambda tenant: TenantKeys(bytes(32), tenant),
+        compiled={"demo"},
+        max_prompt_bytes=1_000,
+        settings=AutoSettings(min_prompt_tokens=8),
+    )
+
+
+async def reasons(
+    mode: Auto, prompt: str = PROMPT, *, model: str = "demo", times: int = 1
+) -> list[Resolved | FallbackReason]:
+    return [await mode.resolve(TENANT, model, prompt, wait=False) for _ in range(times)]
+
+
+@pytest.fixture
+def sightings() -> MemorySightings:
+    return MemorySightings(budget=Budget(tasks=1, seconds=60))
+
+
+async def test_a_prompt_that_nobody_can_count_is_tried_again(sightings: MemorySightings) -> None:
+    found = await reasons(auto(sightings, Bench()), times=3)
+    assert found == ["first_sighting", "compile_failed", "compile_failed"]
+
+
+async def test_what_was_counted_is_not_counted_again(sightings: MemorySightings) -> None:
+    mode = auto(sightings, bench := Bench())
+    assert await reasons(mode) == ["first_sighting"]
+    await sightings.measure(TENANT, mode.task_id(TENANT, "demo", PROMPT), 99)
+    (found,) = await reasons(mode)  # although no worker could count
+    assert isinstance(found, Resolved)
+    assert found.task.is_implicit
+    await bench.settle()
+    (found,) = await reasons(mode)
+    assert isinstance(found, Resolved)
+    assert found.recipe is not None
+    assert bench.compiles == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "model", "reason"),
+    [
+        ("x" * 1_001, "demo", "prompt_too_long"),
+        ("x" * 7, "demo", "prompt_too_short"),
+        (PROMPT, "plain", "no_generator"),
+    ],
+)
+async def test_a_hopeless_prompt_is_not_even_looked_up(
+    sightings: MemorySightings, prompt: str, model: str, reason: str
+) -> None:
+    sightings.is_away = True
+    bench = Bench()
+    bench.store.is_away = True
+    assert await reasons(auto(sightings, bench), prompt, model=model) == [reason]
+
+
+@pytest.mark.parametrize("part", ["store", "sightings"])
+async def test_without_redis_the_prompt_serves(sightings: MemorySightings, part: str) -> None:
+    bench = Bench()
+    bench.store.is_away = part == "store"
+    sightings.is_away = part == "sightings"
+    assert await reasons(auto(sightings, bench)) == ["store_unavailable"]
