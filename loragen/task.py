@@ -22,7 +22,7 @@ FallbackReason = Literal[
     "worker_pool_mismatch",
     "first_sighting",
     "prompt_too_short",
-    "compile_budget",
+    "budget_spent",
     "running_conversation",
     "store_unavailable",
     "requested",

@@ -97,7 +97,7 @@ class Auto:
         if tokens < self._settings.min_prompt_tokens:
             return "prompt_too_short"
         if not await self._shared.sightings.spend(tenant, task_id):
-            return "compile_budget"
+            return "budget_spent"
         task = await self._create(tenant, model, prompt, tokens)
         self._resolver.start(task)
         return Resolved(task, None)

@@ -315,7 +315,7 @@ async def test_a_thousand_changing_date_lines_cost_the_budget_and_evict_nothing_
             for start in range(0, 500, 50):
                 reasons.update(await asyncio.gather(*map(ask, range(start, start + 50))))
         assert reasons == {
-            "first_sighting": 500, "compiling": BUDGET, "compile_budget": 500 - BUDGET
+            "first_sighting": 500, "compiling": BUDGET, "budget_spent": 500 - BUDGET
         }  # fmt: skip
         hits = metric("recipe_cache_hits_total", tier="memory")
         body = {"model": MODEL, "task_id": hot, "messages": [{"role": "user", "content": "x"}]}

@@ -186,13 +186,13 @@ def test_the_leading_system_text_goes_when_it_is_compiled(rest: Any, mode: str) 
 
 @pytest.mark.parametrize("of", [None, task("error"), task("none")])
 def test_system_text_without_a_recipe_passes_as_it_is(of: Task | None) -> None:
-    written = Resolution(of, None, "compile_budget", is_written=True)
+    written = Resolution(of, None, "budget_spent", is_written=True)
     messages = [SYSTEM, SYSTEM, QUESTION, LATER]
     planned = plan(chat(messages=messages), "demo", written)
     assert planned.body["messages"] == messages
     assert planned.provenance.mode == "prompt"
-    assert planned.provenance.fallback_reason == "compile_budget"
-    with pytest.raises(Unavailable, match="compile_budget"):
+    assert planned.provenance.fallback_reason == "budget_spent"
+    with pytest.raises(Unavailable, match="budget_spent"):
         plan(chat(messages=messages, loragen={"mode": "compiled"}), "demo", written)
 
 
