@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.gateway import Gateway, gateway, redis_store
+from tests.fakes.gateway import Gateway, gateway, redis_shared, redis_store
 from tests.fakes.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
 def shared_gate(valkey: Valkey) -> Iterator[Gateway]:
     """One gateway for all tests that leave its processes alone; use `gate`."""
-    with gateway(redis_store(valkey.url, "shared"), "shared") as running:
+    with gateway(redis_shared(valkey.url, "shared"), "shared") as running:
         yield running
 
 

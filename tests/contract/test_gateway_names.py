@@ -1,12 +1,14 @@
 """`/v1/tasks/by-name`: edit a prompt under the same name, see what was, go back to it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from loragen.errors import GeneratorUnavailable, PromptTooLong
-from tests.fakes.gateway import MODEL, Gateway, expected_recipe
+from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, redis_store
 from tests.fakes.live import wait_until
+from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 
@@ -132,6 +134,29 @@ def test_an_edit_without_waiting_does_not_undo_a_later_one(gate: Gateway) -> Non
     )
     assert put(gate, "Three.").json()["version"] == 2
     assert numbers(gate) == [2, 1]
+
+
+def test_an_edit_that_was_overtaken_while_it_waited_is_told_so(gate: Gateway) -> None:
+    put(gate, "One.")
+    gate.create("Three.")
+    gate.generator.is_held = True
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(put, gate, "Two.")
+        wait_until(lambda: gate.generator.calls["Two."] == 1)
+        assert put(gate, "Three.").json()["version"] == 2
+        gate.generator.is_held = False
+        assert error_of(slow.result()) == (409, "conflict", "name")
+    assert prompt_behind(gate, "One.", "Two.", "Three.") == "Three."
+    assert numbers(gate) == [2, 1]
+
+
+def test_an_edit_in_one_gateway_is_served_by_another(gate: Gateway, valkey: Valkey) -> None:
+    with gateway(redis_store(valkey.url, gate.namespace), gate.namespace) as other:
+        for prompt in ("One.", "Two."):
+            put(gate, prompt)
+            assert prompt_behind(other, "One.", "Two.") == prompt
+        gate.http.delete(PATH)
+        assert error_of(other.ask("hi", model=f"{MODEL}:ada"))[0] == 404
 
 
 def test_without_the_generator_a_name_moves_to_a_prompt_in_context(gate: Gateway) -> None:
