@@ -4,7 +4,7 @@ The lists are explicit and unknown fields are errors, because a field that is ac
 misleads its sender. Workers validate the values of sampling fields once more.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -103,6 +103,15 @@ class LoragenOptions(BaseModel):
     )
 
 
+SystemPromptUse = Annotated[
+    Literal["auto", "compile", "keep"],
+    Field(
+        description="System text without a task: compiled when it comes again, compiled at once,"
+        " or kept in context."
+    ),
+]
+
+
 class ServedRequest(ApiRequest):
     """What says by which model and task a request is answered, and how."""
 
@@ -152,11 +161,7 @@ class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
-    system_prompt: Literal["auto", "compile", "keep"] = Field(
-        "auto",
-        description="System text without a task: compiled when it comes again, compiled at once,"
-        " or kept in context.",
-    )
+    system_prompt: SystemPromptUse = "auto"
     logprobs: bool | None = None
     max_completion_tokens: int | None = Field(None, ge=1)
     parallel_tool_calls: bool | None = None

@@ -10,12 +10,19 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from server.messages import Message
-from server.requests import ChatRequest, ServedRequest
+from server.requests import ChatRequest, ServedRequest, SystemPromptUse
 
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant"})
 _CHOICES: Final = ("none", "auto", "required")
 _TEXT_PARTS: Final = frozenset({"input_text", "output_text"})
-_SAME_IN_CHAT: Final = ("parallel_tool_calls", "stream", "temperature", "top_p", "user")
+_SAME_IN_CHAT: Final = (
+    "parallel_tool_calls",
+    "stream",
+    "system_prompt",
+    "temperature",
+    "top_p",
+    "user",
+)
 
 
 class _Part(BaseModel):
@@ -91,6 +98,7 @@ class ResponsesRequest(ServedRequest):
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
+    system_prompt: SystemPromptUse = "auto"
     temperature: float | None = None
     text: TextConfig = TextConfig()
     tool_choice: str | dict[str, Any] | None = None

@@ -143,6 +143,13 @@ def test_instructions_are_the_system_message(gate: Gateway) -> None:
     assert answer.usage.model_dump()["loragen"]["mode"] == "prompt"
 
 
+def test_instructions_can_be_compiled_without_a_task(gate: Gateway) -> None:
+    answer = ask(gate, instructions=PROMPT, extra_body={"system_prompt": "compile"})
+    assert answer.output_text == COMPILED
+    assert answer.usage is not None
+    assert answer.usage.model_dump()["loragen"]["mode"] == "compiled"
+
+
 def test_a_conversation_with_calls_becomes_one_of_chat_completions(gate: Gateway) -> None:
     answer = ask(
         gate,
