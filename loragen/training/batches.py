@@ -5,11 +5,11 @@ row is one prompt and Q independent segments (question and answer, sometimes two
 targets are set on answer tokens and the end of turn, everything else is ignored.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -136,7 +136,7 @@ def training_batches(renderer: Renderer, spec: StreamSpec, seed: str) -> Iterato
     """Yield batches of training prompts for ever."""
     rng = Random(seed)
     while True:
-        yield from _chunk(renderer, spec, rng)
+        yield from _chunk(renderer, spec, rng, _turns_and_prompt_length)
 
 
 def resumable_batches(
@@ -145,7 +145,8 @@ def resumable_batches(
     """Yield training batch number `start` and those after it; each follows from seed and number."""
     skipped = start % _CHUNK
     for number in count(start // _CHUNK):
-        yield from islice(_chunk(renderer, spec, Random(f"{seed}/{number}")), skipped, None)
+        batches = _chunk(renderer, spec, Random(f"{seed}/{number}"), _text_length)
+        yield from islice(batches, skipped, None)
         skipped = 0
 
 
@@ -154,15 +155,26 @@ def evaluation_row(prompt: Prompt, segments: int, rng: Random) -> Row:
     return Row(prompt.text, tuple((prompt.ask(rng),) for _ in range(segments)))
 
 
-def _chunk(renderer: Renderer, spec: StreamSpec, rng: Random) -> Iterator[Batch]:
-    """Yield batches of rows of about the same length each."""
+def _chunk(
+    renderer: Renderer, spec: StreamSpec, rng: Random, order: Callable[[Row], Any]
+) -> Iterator[Batch]:
+    """Yield batches of rows that are neighbours in some order."""
     rows = [_training_row(spec, rng) for _ in range(spec.rows * _CHUNK)]
-    rows.sort(key=lambda row: (len(row.segments[0]), len(row.prompt)))
+    rows.sort(key=order)
     chunks = [rows[start : start + spec.rows] for start in range(0, len(rows), spec.rows)]
     rng.shuffle(chunks)
     for chunk in chunks:
         bare = [[rng.random() < spec.bare_share for _ in row.segments] for row in chunk]
         yield renderer.batch(chunk, bare)
+
+
+def _turns_and_prompt_length(row: Row) -> tuple[int, int]:
+    return len(row.segments[0]), len(row.prompt)
+
+
+def _text_length(row: Row) -> int:
+    turns = [turn for segment in row.segments for turn in segment]
+    return len(row.prompt) + sum(len(turn.question) + len(turn.answer) for turn in turns)
 
 
 def _training_row(spec: StreamSpec, rng: Random) -> Row:

@@ -13,40 +13,52 @@ from loragen.training.batches import IGNORED, Batch
 
 
 def prompted_states(model: PreTrainedModel, batch: Batch, pad_id: int) -> torch.Tensor:
-    """Return last hidden states [B, Q, S, D] of segments that read their prompt."""
+    """Return last hidden states [B, Q, S, D] of segments that read their prompt; zero on padding.
+
+    Padding is moved to the end of each row and cut there: rows are as long as their tokens.
+    """
     B, P = batch.prompts.shape
     _, Q, S = batch.segments.shape
-    used_BP = batch.prompts != pad_id
     ids_BT = torch.cat([batch.prompts, batch.segments.reshape(B, Q * S)], 1)
-    start_BQ = torch.where(batch.bare, 1, used_BP.sum(1, keepdim=True))
+    owner_T = torch.cat([torch.zeros(P), torch.arange(1, Q + 1).repeat_interleave(S)]).long()
+    start_BQ = torch.where(batch.bare, 1, (batch.prompts != pad_id).sum(1, keepdim=True))
     segment_positions = (start_BQ[:, :, None] + torch.arange(S)).reshape(B, Q * S)
     positions_BT = torch.cat([torch.arange(P).expand(B, P), segment_positions], 1)
+
+    used_BT = ids_BT != pad_id
+    order_BN = used_BT.long().argsort(dim=1, descending=True, stable=True)
+    order_BN = order_BN[:, : int(used_BT.sum(1).max())]
     output = model.get_decoder()(
-        input_ids=ids_BT,
-        position_ids=positions_BT,
-        attention_mask=_block_mask(used_BP, batch.bare, S),
+        input_ids=ids_BT.gather(1, order_BN),
+        position_ids=positions_BT.gather(1, order_BN),
+        attention_mask=_block_mask(owner_T[order_BN], used_BT.gather(1, order_BN), batch.bare),
         use_cache=False,
     )
-    states: torch.Tensor = output.last_hidden_state[:, P:].reshape(B, Q, S, -1)
-    return states
+    states_BND: torch.Tensor = output.last_hidden_state
+    D = states_BND.shape[-1]
+    states_BTD = states_BND.new_zeros(B, P + Q * S, D)
+    states_BTD = states_BTD.scatter(1, order_BN[..., None].expand(-1, -1, D), states_BND)
+    return states_BTD[:, P:].reshape(B, Q, S, D)
 
 
-def _block_mask(used_BP: torch.Tensor, bare_BQ: torch.Tensor, S: int) -> torch.Tensor:
-    """Return the mask [B, 1, P + Q*S, P + Q*S]: prompt, then segments that see only themselves.
+def _block_mask(
+    owner_BN: torch.Tensor, used_BN: torch.Tensor, bare_BQ: torch.Tensor
+) -> torch.Tensor:
+    """Return the mask [B, 1, N, N] of tokens owned by the prompt (0) or by a segment (1 .. Q).
 
-    A bare segment sees nothing of the prompt but <s>.
+    A token sees what came before it in the prompt and in its own segment; one of a bare segment
+    sees nothing of the prompt but <s>.
     """
-    B, P = used_BP.shape
-    Q = bare_BQ.shape[1]
-    T = P + Q * S
-    mask = torch.zeros(B, T, T, dtype=torch.bool)
-    mask[:, :P, :P] = torch.ones(P, P, dtype=torch.bool).tril()
-    is_bos = torch.arange(P) == 0
-    visible_BQP = used_BP[:, None] & (~bare_BQ[:, :, None] | is_bos)
-    mask[:, P:, :P] = visible_BQP.repeat_interleave(S, 1)
-    causal = torch.ones(S, S, dtype=torch.bool).tril()
-    mask[:, P:, P:] = torch.block_diag(*[causal] * Q).bool()
-    return mask[:, None]
+    B, N = owner_BN.shape
+    is_own = owner_BN[:, :, None] == owner_BN[:, None]
+    bare_BO = torch.cat([torch.zeros(B, 1, dtype=torch.bool), bare_BQ], 1)
+    reads_BN = ~bare_BO.gather(1, owner_BN)
+    is_bos = torch.arange(N) == 0
+    is_prompt = (owner_BN == 0)[:, None] & (reads_BN[:, :, None] | is_bos)
+    causal = torch.ones(N, N, dtype=torch.bool).tril()
+    mask = (is_own | is_prompt) & used_BN[:, None] & causal
+    # A row of nothing would make attention divide by zero; padding reads itself.
+    return (mask | torch.eye(N, dtype=torch.bool))[:, None]
 
 
 def answer_loss(
