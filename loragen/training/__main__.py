@@ -11,6 +11,8 @@ from typing import Annotated
 import torch
 import typer
 
+from loragen.method.refine import RefineSpec
+from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.suite.tenants import TENANTS
 from loragen.training.checkpoint import Layout, train_control, train_edge, train_generator
@@ -19,6 +21,7 @@ from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
 from loragen.training.fit import DENSE, PAPER
 from loragen.training.pretrain import EdgeSize, EdgeSpec
+from loragen.training.refine_evaluation import evaluate_refine
 from loragen.training.showcase import write_card, write_prompts
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -93,6 +96,22 @@ def evaluate_edge_command(
     evaluator = EdgeEvaluator(edge, TENANTS)
     splits = (Split.UNSEEN_PROMPTS, Split.UNSEEN_WORDINGS, Split.UNSEEN_FAMILIES)
     figures = {str(split): evaluator.score(split, prompts, short=short) for split in splits}
+    typer.echo(json.dumps(figures, indent=1))
+
+
+@app.command(name="evaluate-refine")
+def evaluate_refine_command(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    prompts: Annotated[int, typer.Option(help="Prompts per family.")] = 2,
+    probes: Annotated[int, typer.Option(help="Probes per prompt.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of fitting.")] = 100,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Print what fitting single tasks' gates brings on the demo catalogue."""
+    torch.set_num_threads(threads)
+    spec = RefineSpec(steps=steps)
+    layout = Layout(checkpoint)
+    figures = evaluate_refine(layout, DEMO, spec, prompts=prompts, probes=probes)
     typer.echo(json.dumps(figures, indent=1))
 
 

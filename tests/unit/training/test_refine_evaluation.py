@@ -1,0 +1,33 @@
+"""Refining is measured against the prompt and the recipe, on questions that are no probes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from loragen.method.refine import RefineSpec
+from loragen.suite.demo import DEMO
+from loragen.suite.identities import SIGNOFF
+from loragen.suite.rewrites import START
+from loragen.training.checkpoint import Layout
+from loragen.training.refine_evaluation import evaluate_refine, rounded
+
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+
+
+def test_refining_from_the_recipe_keeps_what_it_could() -> None:
+    catalogue = replace(DEMO, seen=(SIGNOFF, START))
+    spec = RefineSpec(steps=4, lr=0.02, probes_per_step=4)
+    figures = evaluate_refine(Layout(CHECKPOINT), catalogue, spec, prompts=1, probes=4)
+    assert set(figures["recipe"]["per_family"]) == {"signoff", "start"}
+    assert figures["full_prompt"]["mean"] >= 0.8
+    assert figures["none"]["mean"] <= 0.1
+    assert figures["refined"]["mean"] >= figures["recipe"]["mean"] - 0.1
+    for system in ("refined", "refined_from_zeros", "refined_bootstrap"):
+        assert figures[system]["seconds_per_task"] > 0
+
+
+def test_rounding_moves_gates_by_less_than_a_step() -> None:
+    gates = torch.randn(2, 4, 3, 8)
+    steps = gates.abs().amax(-1, keepdim=True) / 127
+    assert ((rounded(gates) - gates).abs() <= steps).all()
