@@ -26,7 +26,7 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
     """
     task, is_new = await register(request, parts, owner, name=request.name)
     task = (await finish(task, parts, wait=request.wait)).task
-    name = (await _names(parts, owner, [task]))[task.id]
+    name = request.name or (await _names(parts, owner, [task]))[task.id]
     status = (202 if task.status == "compiling" else 201) if is_new else 200
     return JSONResponse({**task_object(task, name), "cached": not is_new}, status_code=status)
 

@@ -70,7 +70,8 @@ def test_the_same_prompt_again_is_no_version(gate: Gateway) -> None:
 def test_a_registered_prompt_gets_a_name_and_a_second_one(gate: Gateway) -> None:
     task = gate.create("One.", name="ada")
     assert (task["name"], gate.http.get(PATH).json()["version"]) == ("ada", 1)
-    assert gate.create("One.", name="bob")["cached"] is True
+    again = gate.create("One.", name="bob")
+    assert (again["cached"], again["name"]) == (True, "bob")
     assert prompt_behind(gate, "One.", name="bob") == "One."
     reply = put(gate, "Two.")
     assert (reply.status_code, reply.json()["version"]) == (201, 2)
