@@ -2,8 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import Final
 
 import httpx
 from fastapi import FastAPI
@@ -31,6 +32,8 @@ from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
 from server.store_watch import watch_store
+
+_CANCEL_AGAIN_SECONDS: Final = 0.2
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -122,9 +125,7 @@ def build_app(
             asyncio.create_task(services.resolver.follow_invalidations()),
         ]
         yield
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        await _end(watching)
         await services.resolver.close()
         await workers.aclose()
         await generator.close()
@@ -145,6 +146,16 @@ def build_app(
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
     return app
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: redis-py can swallow a cancellation, and loops go on."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:

@@ -1,5 +1,6 @@
 """The gateway refuses to start half configured or open to the network."""
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -12,9 +13,13 @@ from config.ports import free_port
 from config.settings import ServerSettings, Settings
 from loragen.errors import ConfigError
 from server.__main__ import _refuse_open_network
-from server.app import create_app
+from server.app import build_app, create_app
 from server.exposition import serve_metrics
+from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MASTER_SECRET, settings
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.shared_state import shared_state
+from tests.fakes.stub_generator import StubGenerator
 
 
 def changed(**fields: Any) -> Settings:
@@ -47,6 +52,28 @@ def test_metrics_with_a_port_of_their_own_are_there_and_not_on_the_api_port() ->
 def test_what_is_missing_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         create_app(changed(**fields))
+
+
+async def test_it_ends_although_a_client_swallows_a_cancellation() -> None:
+    class Deaf(MemoryStore):
+        has_swallowed = False
+
+        async def ping(self) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if self.has_swallowed:
+                    raise
+                self.has_swallowed = True
+
+    app = build_app(
+        settings(["http://worker"]),
+        shared=shared_state(Deaf()),
+        generator=StubGenerator(),
+        workers=httpx.AsyncClient(transport=httpx.ASGITransport(FakeWorker().app)),
+    )
+    async with asyncio.timeout(10), app.router.lifespan_context(app):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("secret", ["short", "ab" * 16, "zz" * 32])
