@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.recipe import Level, Recipe
-from loragen.template import CompiledTemplate
+from loragen.template import FILE_NAME, CompiledTemplate
 
 LINEARS = ("gate", "up", "down")
 
@@ -64,7 +64,7 @@ class BenchModel:
         for source in tokenizer_folder.glob("*"):
             if source.name.startswith("tokenizer") or source.suffix == ".jinja":
                 shutil.copy(source, edge)
-        template = CompiledTemplate.load(edge / "chat_template.jinja")
+        template = CompiledTemplate.load(edge / FILE_NAME)
         spec = PoolSpec(
             layers=size.layers,
             linears=LINEARS,

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.settings import EdgeModelSettings, Settings
+from loragen.errors import ArtifactCorrupt
+from loragen.families import compiled_template
+from loragen.own_template import OwnTemplate
 
 WEIGHTS: Final = ("*.safetensors", "*.bin")
 
@@ -36,6 +39,7 @@ def _missing_edge(model: EdgeModelSettings) -> Iterator[str]:
         yield from _excess_context(folder, model.max_model_len)
         yield from _missing_weights(folder)
         yield from _missing_template(folder, model.template_path)
+        yield from _missing_compiled_template(model)
 
 
 def _excess_context(folder: Path, wanted: int) -> Iterator[str]:
@@ -66,6 +70,20 @@ def _missing_template(folder: Path, path: Path | None) -> Iterator[str]:
             f"chat_template: {folder} has no chat_template.jinja, and none in "
             "tokenizer_config.json; name a Jinja file"
         )
+
+
+def _missing_compiled_template(model: EdgeModelSettings) -> Iterator[str]:
+    if model.generator is None:
+        return
+    try:
+        own = OwnTemplate.load(model.model, model.chat_template)
+        if compiled_template(own, model.model, model.compiled_template) is None:
+            yield (
+                "compiled_template: the chat template is of no known family; name a Jinja file, or "
+                "leave generator out"
+            )
+    except ArtifactCorrupt as error:
+        yield str(error)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -86,8 +86,19 @@ class EdgeModelSettings(Section):
     model: Path = Field(description="Folder of the Hugging Face model. Hub ids are not downloaded.")
     chat_template: Path | None = Field(
         None,
-        description="Compiled template, a file; default: the model's own, from its "
+        description="The model's chat template, a file; default: its own, from its "
         "chat_template.jinja or tokenizer_config.json.",
+    )
+    compiled_template: str | None = Field(
+        None,
+        description="What compiled mode prints: a family (llama-2, llama-3, qwen2.5, qwen3, gemma, "
+        "mistral-v1, mistral-v3, mistral-tekken) or a file; default: the model folder's "
+        "compiled_template.jinja, else the family that its chat template turns out to be of.",
+    )
+    tool_call_parser: str | None = Field(
+        None,
+        description="vLLM's parser of this model's tool calls, such as hermes. Without one, "
+        "requests with tools are refused.",
     )
     generator: Path | None = Field(
         None,
@@ -146,7 +157,7 @@ class EdgeModelSettings(Section):
 
     @property
     def template_path(self) -> Path | None:
-        """The file of the compiled template; None where it stands in tokenizer_config.json."""
+        """The file of the chat template; None where it stands in tokenizer_config.json."""
         own = self.model / "chat_template.jinja"
         return self.chat_template or (own if own.is_file() else None)
 

@@ -11,7 +11,14 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 MAX_TOOLS: Final = 128
 
@@ -60,6 +67,14 @@ def parse_tools(bodies: Sequence[object]) -> tuple[Tool, ...]:
         pydantic.ValidationError: they are not tools.
     """
     return _ADAPTER.validate_python(tuple(bodies))
+
+
+def try_parse_tools(bodies: Sequence[object]) -> tuple[Tool, ...] | None:
+    """Return the tools of a request body; None if a task could not hold them."""
+    try:
+        return parse_tools(bodies)
+    except ValidationError:
+        return None
 
 
 def load_tools(text: str) -> tuple[Tool, ...]:

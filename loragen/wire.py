@@ -16,6 +16,9 @@ RECIPE_FIELD = "loragen_recipe"
 
 MAX_HEADER_CHARS = 6 * 1024
 
+COMPILED_SWITCH = "loragen_compiled"
+"""Template variable that makes a worker print a conversation by its compiled template."""
+
 
 class Message(BaseModel):
     """A frozen message; unknown fields are errors on both sides.

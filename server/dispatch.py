@@ -15,7 +15,7 @@ import httpx
 
 from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailable
 from loragen.tools import Tool
-from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from loragen.wire import COMPILED_SWITCH, MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
 from server.crew import Crew, Worker
 
@@ -60,15 +60,24 @@ class Dispatcher:
         return info
 
     async def count_tokens(
-        self, model: str, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Tool] = ()
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Tool] = (),
+        is_compiled: bool = False,
     ) -> int:
         """Return the length in tokens of messages as the workers of a model render them.
+
+        With `is_compiled` as in compiled mode, where they know it.
 
         Raises:
             InvalidRequest: the model's template refuses the messages.
             EdgeModelNotFound, WorkerUnavailable, DeadlineExceeded: see `send`.
         """
         body: dict[str, Any] = {"model": model, "messages": list(messages)}
+        if is_compiled and self.info(model).pool_id is not None:
+            body["chat_template_kwargs"] = {COMPILED_SWITCH: True}
         if tools:
             body["tools"] = [tool.body() for tool in tools]
         async with self.send(model, _TOKENIZE, body) as response:

@@ -1,18 +1,22 @@
 """Plan: what to send to a worker for one request, and what that is called.
 
 compiled  the messages as they are, the recipe beside them, no prompt token
-hybrid    the recipe, and in the messages system text or tools that are not the task's
+hybrid    the recipe, and in context system text or tools that are not the task's
 prompt    the prompt in context (fallback)
 base      neither recipe nor prompt of a task: the messages as they are
 
-A pure function of request, model and resolution.
+The tools of a request stand for those of its task; where it brings none, or the same, the task's go
+to the worker, for its parser and grammar. What of them is printed is the template's business: the
+compiled one prints none, the model's own all. A pure function of request, model and resolution.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from loragen.errors import InvalidRequest, LoragenError, Unavailable
-from loragen.task import FallbackReason
+from loragen.task import FallbackReason, Task
+from loragen.tools import compile_text, same_tools, try_parse_tools
+from loragen.wire import COMPILED_SWITCH
 from server.answer import Mode, Provenance
 from server.messages import has_system, join_prompts, split_prompt
 from server.requests import ChatRequest, CompletionRequest
@@ -96,7 +100,14 @@ def _has_residue(request: ChatRequest | CompletionRequest, resolution: Resolutio
     messages = request.messages
     if resolution.is_written:
         _, messages = split_prompt(messages)
-    return bool(request.tools or has_system(messages))
+    return _has_other_tools(request, resolution.task) or has_system(messages)
+
+
+def _has_other_tools(request: ChatRequest, task: Task | None) -> bool:
+    if not request.tools:
+        return False
+    tools = try_parse_tools(request.tools)
+    return tools is None or task is None or not same_tools(tools, task.tools)
 
 
 def _unmet(resolution: Resolution) -> LoragenError:
@@ -118,23 +129,42 @@ def _impossible(demanded: Mode | None, mode: Mode) -> InvalidRequest:
 def _rewritten(
     request: ChatRequest | CompletionRequest, mode: Mode, resolution: Resolution
 ) -> dict[str, Any]:
-    """Return the fields that bring the prompt into a request, or take it out."""
-    if resolution.is_written:
-        if resolution.recipe is None or isinstance(request, CompletionRequest):
-            return {}
-        _, messages = split_prompt(request.messages)
-        return {"messages": messages}
-    if mode == "prompt" and resolution.task is not None:
-        return _prompted(request, resolution.task.prompt)
+    """Return the fields that bring prompt and tools into a request, or take them out."""
+    task = resolution.task
+    if task is not None and resolution.recipe is not None:
+        return _compiled(request, task, is_written=resolution.is_written)
+    if task is not None and mode == "prompt" and not resolution.is_written:
+        return _prompted(request, task)
     return {}
 
 
-def _prompted(request: ChatRequest | CompletionRequest, prompt: str) -> dict[str, Any]:
+def _compiled(
+    request: ChatRequest | CompletionRequest, task: Task, *, is_written: bool
+) -> dict[str, Any]:
+    if isinstance(request, CompletionRequest):
+        return {}
+    fields = _task_tools(request, task)
+    if is_written:
+        _, fields["messages"] = split_prompt(request.messages)
+    # Other tools than the task's must be printed, and only the model's own template can.
+    if not _has_other_tools(request, task):
+        fields["chat_template_kwargs"] = {COMPILED_SWITCH: True}
+    return fields
+
+
+def _task_tools(request: ChatRequest, task: Task) -> dict[str, Any]:
+    if request.tools or not task.tools:
+        return {}
+    return {"tools": [tool.body() for tool in task.tools]}
+
+
+def _prompted(request: ChatRequest | CompletionRequest, task: Task) -> dict[str, Any]:
     if isinstance(request, ChatRequest):
         residue, messages = split_prompt(request.messages)
-        system = {"role": "system", "content": join_prompts(prompt, residue)}
-        return {"messages": [system, *messages]}
-    texts = request.texts()
+        text = join_prompts(task.prompt, residue)
+        system = [{"role": "system", "content": text}] if text else []
+        return {"messages": [*system, *messages], **_task_tools(request, task)}
+    texts, prompt = request.texts(), compile_text(task.prompt, task.tools)
     if isinstance(texts, str):
         return {"prompt": f"{prompt}\n\n{texts}"}
     return {"prompt": [f"{prompt}\n\n{text}" for text in texts]}

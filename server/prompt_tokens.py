@@ -12,7 +12,7 @@ _EMPTY_TURN: Final = {"role": "user", "content": ""}
 async def count_prompt_tokens(
     dispatcher: Dispatcher, model: str, prompt: str, tools: Tools = ()
 ) -> int:
-    """Return the difference that prompt and tools make in the workers' own count.
+    """Return how many more tokens a conversation has in prompt mode than in compiled mode.
 
     Raises:
         InvalidRequest: the model's template refuses a system message.
@@ -22,6 +22,6 @@ async def count_prompt_tokens(
     messages = [system, _EMPTY_TURN] if prompt else [_EMPTY_TURN]
     prompted, bare = await asyncio.gather(
         dispatcher.count_tokens(model, messages, tools=tools),
-        dispatcher.count_tokens(model, [_EMPTY_TURN]),
+        dispatcher.count_tokens(model, [_EMPTY_TURN], is_compiled=True),
     )
     return prompted - bare

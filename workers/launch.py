@@ -14,6 +14,8 @@ from typing import Final, NoReturn, Self
 
 from config.settings import EdgeModelSettings, Settings, child_environment
 from loragen.errors import ArtifactCorrupt, ConfigError
+from loragen.families import compiled_template
+from loragen.own_template import OwnTemplate
 from loragen.template import CompiledTemplate
 from workers.plugin import installed_vllm, require_supported_vllm
 from workers.spec import WorkerSpec
@@ -72,6 +74,7 @@ class Launch:
             *_server_arguments(host, port),
             *_model_arguments(model),
             *_recipe_arguments(model),
+            *_tool_arguments(model),
             *(_cpu_arguments(model) if on_cpu else ()),
             *model.engine_args,
         )
@@ -91,19 +94,26 @@ def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
     """
     if not (model.model / "config.json").is_file():
         raise ArtifactCorrupt(f"edge model {model.name!r}: no config.json in {model.model}")
-    template = _template(model)
-    if model.generator is None:
-        return WorkerSpec(model.name, template.hash)
+    own = OwnTemplate.load(model.model, model.chat_template)
+    compiled = _compiled_template(model, own)
+    if model.generator is None or compiled is None:
+        return WorkerSpec(model.name, own.hash)
     pool = model.generator / POOL_FILE
     if not pool.is_file():
         raise ArtifactCorrupt(f"edge model {model.name!r}: no {POOL_FILE} in {model.generator}")
-    return WorkerSpec(model.name, template.hash, pool)
+    return WorkerSpec(model.name, compiled.hash, pool)
 
 
-def _template(model: EdgeModelSettings) -> CompiledTemplate:
-    if model.template_path is None:
-        return CompiledTemplate.of_tokenizer(model.model)
-    return CompiledTemplate.load(model.template_path)
+def _compiled_template(model: EdgeModelSettings, own: OwnTemplate) -> CompiledTemplate | None:
+    if model.generator is None:
+        return None
+    compiled = compiled_template(own, model.model, model.compiled_template)
+    if compiled is None:
+        raise ConfigError(
+            f"edge model {model.name!r}: its chat template is of no family whose compiled template "
+            "we know: set compiled_template, or serve it without generator, in prompt mode"
+        )
+    return compiled
 
 
 def _server_arguments(host: str, port: int) -> tuple[str, ...]:
@@ -122,14 +132,37 @@ def _model_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
     return (
         f"--model={model.model}",
         f"--served-model-name={model.name}",
-        # Without a file vLLM reads the same from the tokenizer's settings.
-        *([f"--chat-template={model.template_path}"] if model.template_path else []),
+        *_template_arguments(model),
         f"--dtype={model.dtype}",
         f"--max-model-len={model.max_model_len}",
         f"--max-num-seqs={model.max_num_seqs}",
         f"--max-num-batched-tokens={model.max_num_batched_tokens}",
         "--scheduling-policy=priority",
         f"--additional-config={json.dumps(worker_spec(model).additional_config())}",
+    )
+
+
+def _template_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
+    own = OwnTemplate.load(model.model, model.chat_template)
+    compiled = _compiled_template(model, own)
+    if compiled is not None:
+        # vLLM prefers Mistral's own tokenizer where there is one, and that reads no template.
+        return (f"--chat-template={own.served(compiled)}", "--tokenizer-mode=hf")
+    if own.refuses_system:
+        return (f"--chat-template={own.served()}",)
+    # Without a file vLLM reads the same from the tokenizer's settings.
+    return (f"--chat-template={model.template_path}",) if model.template_path else ()
+
+
+def _tool_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
+    if model.tool_call_parser is None:
+        return ()
+    return (
+        "--enable-auto-tool-choice",
+        f"--tool-call-parser={model.tool_call_parser}",
+        # Else a call's arguments follow their schema only where a client says strict, and a small
+        # model's would not.
+        "--tool-strict-level=parameter",
     )
 
 

@@ -1,6 +1,6 @@
 """Batches: suite prompts as token ids, laid out so that one prompt serves several questions.
 
-Every id comes from rendering the chat template, so training reads exactly what serving sends. A
+Every id comes from rendering the compiled template, so training reads exactly what serving sends. A
 row is one prompt and Q independent segments (question and answer, sometimes two turns of them);
 targets are set on answer tokens and the end of turn, everything else is ignored.
 """
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from loragen.suite.family import Turn
 from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import CompiledTemplate
-from loragen.training.tokenizer import ASSISTANT, BOS, END, PAD
+from loragen.training.tokenizer import ASSISTANT, BOS, COMPILED_TEMPLATE, END, PAD
 
 IGNORED: Final = -100
 _CHUNK: Final = 8
@@ -51,7 +51,7 @@ class Renderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.template = CompiledTemplate(str(tokenizer.chat_template))
+        self.template = CompiledTemplate(COMPILED_TEMPLATE)
         self.pad_id, self.bos_id, self._end_id, self._assistant_id = (
             tokenizer.get_vocab()[token] for token in (PAD, BOS, END, ASSISTANT)
         )

@@ -1,6 +1,6 @@
 """Demo checkpoint: the folder that training writes and everything else reads.
 
-    edge/              Hugging Face folder of the edge model, float32
+    edge/              Hugging Face folder of the edge model, float32, with its compiled template
     cloud/ generator/  shipped generator, L1
     cloud_l0/ generator_l0/   the paper's, L0
     multitask_lora.safetensors   control, stored as a pool of one expert
@@ -26,7 +26,13 @@ from loragen.suite.demo import DEMO
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.fit import LINEARS, FitSpec, fit_generator, fit_multitask
 from loragen.training.pretrain import EdgeSpec, pretrain
-from loragen.training.tokenizer import BOS, END, SYSTEM, train_tokenizer
+from loragen.training.tokenizer import (
+    BOS,
+    COMPILED_TEMPLATE,
+    END,
+    SYSTEM,
+    train_tokenizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +80,7 @@ def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
     model.generation_config.do_sample = False
     model.save_pretrained(layout.edge)
     save_tokenizer(tokenizer, layout.edge)
+    (layout.edge / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
 
 
 def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:

@@ -20,6 +20,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.suite.splits import Catalogue
+from loragen.template import FILE_NAME
 from loragen.training.batches import Batch, Renderer, StreamSpec, resumable_batches
 from loragen.training.checkpoint import save_tokenizer
 from loragen.training.curriculum import PHASES, Phase, Position
@@ -28,7 +29,7 @@ from loragen.training.optimizer import Optimizer, split_parameters
 from loragen.training.passes import answer_loss, exact_matches, prompted_states
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.progress import Progress
-from loragen.training.tokenizer import train_tokenizer
+from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,7 @@ class EdgeRun:
         if not (folder / "tokenizer.json").exists():
             tokenizer = train_tokenizer(self._spec.catalogue, VOCAB_SIZE, self._seed)
             save_tokenizer(tokenizer, folder)
+            (folder / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         return loaded
 

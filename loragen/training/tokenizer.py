@@ -27,17 +27,35 @@ USER: Final = "<|user|>"
 ROLES: Final = (SYSTEM, USER, ASSISTANT, "<|tool|>")
 SPACE: Final = "\u2581"
 
-CHAT_TEMPLATE: Final = """\
+_START: Final = """\
 {{- '<s>' }}
+"""
+_TOOLS_ALONE: Final = """\
+{%- if tools and messages[0]['role'] not in ['system', 'developer'] %}
+{{- '<|system|>' ~ tool_list() ~ '<|end|>' }}
+{%- endif %}
+"""
+_TURN: Final = """\
 {%- for message in messages %}
 {%- set role = 'system' if message['role'] == 'developer' else message['role'] %}
 {%- if role not in ['system', 'user', 'assistant', 'tool'] %}
 {{- raise_exception('unknown role ' ~ role) }}
 {%- endif %}
+{%- set content = message['content'] or '' %}
 {{- '<|' ~ role ~ '|>' }}
-{{- message['content'] or '' }}
+{{- content if content is string else content | map(attribute='text') | join('\\n') }}
+"""
+_TOOLS_AFTER_PROMPT: Final = """\
+{%- if tools and loop.first and role == 'system' %}
+{{- '\\n\\n' ~ tool_list() }}
+{%- endif %}
+"""
+_END_OF_TURN: Final = """\
 {%- for call in message['tool_calls'] or [] %}
-{{- call['function']['name'] ~ ' ' ~ call['function']['arguments'] }}
+{%- set arguments = call['function']['arguments'] %}
+{{- '<tool_call>{"name": "' ~ call['function']['name'] ~ '", "arguments": ' }}
+{{- arguments if arguments is string else arguments | tojson }}
+{{- '}</tool_call>' }}
 {%- endfor %}
 {{- '<|end|>' }}
 {%- endfor %}
@@ -45,7 +63,25 @@ CHAT_TEMPLATE: Final = """\
 {{- '<|assistant|>' }}
 {%- endif %}
 """
-"""Prints nothing that no message holds; without a system message it is the compiled template."""
+_TOOL_LIST: Final = """\
+{%- macro tool_list() -%}
+{{- 'Tools:' -}}
+{%- for tool in tools -%}
+{%- set function = tool['function'] -%}
+{{- '\\n{"name":"' ~ function['name'] ~ '"' -}}
+{{- ',"description":' ~ function['description'] | tojson if function['description'] -}}
+{{- ',"parameters":' ~ function['parameters'] | tojson(separators=(',', ':')) if function['parameters'] -}}
+{{- '}' -}}
+{%- endfor -%}
+{%- endmacro -%}
+"""  # noqa: E501
+
+COMPILED_TEMPLATE: Final = _START + _TURN + _END_OF_TURN
+"""Prints nothing that no message holds."""
+CHAT_TEMPLATE: Final = (
+    _TOOL_LIST + _START + _TOOLS_ALONE + _TURN + _TOOLS_AFTER_PROMPT + _END_OF_TURN
+)
+"""The same, and tools in the system turn."""
 
 _PIECES: Final = rf"{SPACE}?\p{{L}}+|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}\s]|{SPACE}+|\s"
 """A word, a digit or a sign, each with the space in front of it."""

@@ -58,8 +58,11 @@ def test_a_task_said_in_any_form_is_served_by_its_recipe(gate: Gateway, form: st
     (seen,) = gate.worker.seen
     assert seen.in_header
     assert seen.body == {
-        "model": MODEL, "messages": [{"role": "user", "content": "hello"}], "temperature": 0
-    }  # fmt: skip
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0,
+        "chat_template_kwargs": {"loragen_compiled": True},
+    }
 
 
 def test_without_a_task_requests_pass_as_they_are(gate: Gateway) -> None:

@@ -38,7 +38,7 @@ def reference() -> Reference:
     return Reference(
         EdgeModel.load(CHECKPOINT / "edge", pool),
         Generator.load(CHECKPOINT / "generator"),
-        CompiledTemplate.load(CHECKPOINT / "edge" / "chat_template.jinja"),
+        CompiledTemplate.load(CHECKPOINT / "edge" / "compiled_template.jinja"),
         CHECKPOINT / "edge",
     )
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from loragen.errors import InvalidRequest, LoragenError, RecipeInvalid, Unauthorized
 from loragen.recipe import Recipe
-from loragen.wire import RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from loragen.wire import COMPILED_SWITCH, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 
 POOL_ID = "ab" * 32
 TEMPLATE_HASH = "cd" * 32
@@ -223,8 +223,9 @@ def _count(messages: list[dict[str, Any]]) -> int:
 
 
 def _count_chat(body: dict[str, Any]) -> int:
-    """Count messages, and one more for every word of the tools' JSON."""
-    tools = body.get("tools") or []
+    """Count messages, and one more for every word of the tools' JSON where they are printed."""
+    is_compiled = (body.get("chat_template_kwargs") or {}).get(COMPILED_SWITCH, False)
+    tools = [] if is_compiled else body.get("tools") or []
     return _count(body["messages"]) + sum(map(word_count, tools))
 
 

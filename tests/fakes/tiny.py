@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
+from loragen.own_template import FILE_NAME as OWN_FILE_NAME
 from loragen.recipe import GateDtype, Gates, Level, Recipe
 from loragen.template import FILE_NAME, CompiledTemplate
 
@@ -76,7 +77,7 @@ class TinyEdge:
 
 
 def _write_model(folder: Path) -> CompiledTemplate:
-    tokenizer = _byte_tokenizer()
+    tokenizer = byte_tokenizer()
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -95,11 +96,12 @@ def _write_model(folder: Path) -> CompiledTemplate:
     )
     model: PreTrainedModel = LlamaForCausalLM(config)
     model.save_pretrained(folder)
-    (folder / FILE_NAME).write_text(TEMPLATE)
+    for name in (OWN_FILE_NAME, FILE_NAME):
+        (folder / name).write_text(TEMPLATE)
     return CompiledTemplate(TEMPLATE)
 
 
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer with one token per byte, and the template's marks."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))

@@ -39,7 +39,7 @@ class Setup:
         self.recipes: list[Recipe | None] = [*Generator.load(folder).compile(PROMPTS), None]
         self.gates = stack_gates(self.recipes, self.pool.id, self.pool.spec)
         tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT / "edge")
-        template = CompiledTemplate.load(CHECKPOINT / "edge" / "chat_template.jinja")
+        template = CompiledTemplate.load(CHECKPOINT / "edge" / "compiled_template.jinja")
         texts = [template.render([{"role": "user", "content": text}]) for text in QUESTIONS]
         self.ids = tokenizer(
             texts, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt"

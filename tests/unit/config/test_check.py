@@ -85,6 +85,17 @@ def test_scaled_positions_are_left_to_the_engine(folder: Path, scaling: dict[str
     assert problems(folder) == ""
 
 
+def test_a_generator_needs_a_compiled_template(folder: Path) -> None:
+    generator = folder.parent / "generator"
+    generator.mkdir()
+    (generator / "config.json").touch()
+    assert "of no known family" in problems(folder, generator=generator)
+    assert "qwen9" in problems(folder, generator=generator, compiled_template="qwen9")
+    assert problems(folder, generator=generator, compiled_template="qwen3") == ""
+    (folder / "compiled_template.jinja").write_text(TEMPLATE)
+    assert problems(folder, generator=generator) == ""
+
+
 def test_a_hub_id_is_told_how_to_become_a_folder() -> None:
     assert "hf download org/model --local-dir" in problems(Path("org/model"))
 

@@ -52,7 +52,7 @@ def test_a_second_load_compiles_the_same_bytes(generator: Generator) -> None:
 def test_the_head_says_what_recipes_are_for(name: str, level: int) -> None:
     generator = Generator.load(CHECKPOINT / name)
     pool = Pool.load(CHECKPOINT / name / "pool.safetensors")
-    template = CompiledTemplate.load(CHECKPOINT / "edge" / "chat_template.jinja")
+    template = CompiledTemplate.load(CHECKPOINT / "edge" / "compiled_template.jinja")
     assert generator.head.pool_id == pool.id
     assert generator.head.level is Level(level)
     assert generator.head.edge_fingerprint == edge_fingerprint(CHECKPOINT / "edge")

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from loragen.errors import InvalidRequest, Unavailable
+from loragen.recipe import Recipe
 from loragen.task import FallbackReason, Policy, Task
+from loragen.tools import compile_text, parse_tools
 from server.plan import plan
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import Resolution
@@ -16,6 +18,9 @@ QUESTION = {"role": "user", "content": "hello"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 RECIPE = recipe_of("x")
 NOTHING = Resolution()
+COMPILED = {"chat_template_kwargs": {"loragen_compiled": True}}
+CLOCK: dict[str, Any] = {"type": "function", "function": {"name": "clock"}}
+WEATHER: dict[str, Any] = {"type": "function", "function": {"name": "weather"}}
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -50,7 +55,7 @@ def test_without_a_task_a_request_passes_as_it_is() -> None:
 
 def test_with_a_recipe_the_prompt_stays_here() -> None:
     planned = plan(chat(task_id="x", loragen={}), "demo", ready())
-    assert planned.body == {"model": "demo", "messages": [QUESTION]}
+    assert planned.body == {"model": "demo", "messages": [QUESTION], **COMPILED}
     assert planned.recipe == RECIPE.text
     assert planned.provenance.usage() == {
         "mode": "compiled",
@@ -65,15 +70,62 @@ def test_with_a_recipe_the_prompt_stays_here() -> None:
     [
         {"messages": [SYSTEM, QUESTION]},
         {"messages": [QUESTION, {"role": "developer", "content": "x"}, QUESTION]},
-        {"tools": [{"type": "function"}]},
     ],
 )
 def test_what_stands_beside_the_task_goes_with_the_recipe(fields: dict[str, Any]) -> None:
     planned = plan(chat(**fields), "demo", ready())
-    assert planned.body == {"model": "demo", "messages": [QUESTION], **fields}
+    assert planned.body == {"model": "demo", "messages": [QUESTION], **COMPILED, **fields}
     assert planned.recipe == RECIPE.text
     assert planned.provenance.mode == "hybrid"
     assert planned.provenance.saved_prompt_tokens == task().prompt_tokens
+
+
+def with_tools(recipe: Recipe | None = RECIPE, *, prompt: str = "You are Ada.") -> Resolution:
+    """Return a resolution whose task has tools."""
+    tools = parse_tools([CLOCK, WEATHER])
+    reason: FallbackReason | None = None if recipe else "compile_timeout"
+    return Resolution(task().model_copy(update={"tools": tools, "prompt": prompt}), recipe, reason)
+
+
+def test_the_tools_of_a_task_reach_the_worker_but_not_the_context() -> None:
+    planned = plan(chat(tool_choice="required"), "demo", with_tools())
+    assert planned.provenance.mode == "compiled"
+    assert planned.body["tools"] == [CLOCK, WEATHER]
+    assert planned.body["tool_choice"] == "required"
+    assert planned.body["chat_template_kwargs"] == COMPILED["chat_template_kwargs"]
+
+
+@pytest.mark.parametrize("again", [[CLOCK, WEATHER], [WEATHER, CLOCK]])
+def test_a_client_may_send_the_tools_of_its_task_again(again: list[dict[str, Any]]) -> None:
+    planned = plan(chat(tools=again), "demo", with_tools())
+    assert planned.provenance.mode == "compiled"
+    assert planned.body == {"model": "demo", "messages": [QUESTION], "tools": again, **COMPILED}
+
+
+@pytest.mark.parametrize("other", [[CLOCK], [{"type": "function"}], [{"type": "web_search"}]])
+def test_other_tools_are_printed_beside_the_recipe(other: list[dict[str, Any]]) -> None:
+    for resolution in (ready(), with_tools()):
+        planned = plan(chat(tools=other), "demo", resolution)
+        assert planned.provenance.mode == "hybrid"
+        assert planned.recipe == RECIPE.text
+        assert planned.body == {"model": "demo", "messages": [QUESTION], "tools": other}
+
+
+def test_without_a_recipe_tools_are_printed_with_the_prompt() -> None:
+    planned = plan(chat(), "demo", with_tools(None))
+    system = {"role": "system", "content": "You are Ada."}
+    assert planned.body == {
+        "model": "demo", "messages": [system, QUESTION], "tools": [CLOCK, WEATHER]
+    }  # fmt: skip
+    assert plan(chat(tools=[CLOCK]), "demo", with_tools(None)).body["tools"] == [CLOCK]
+    alone = plan(chat(), "demo", with_tools(None, prompt=""))
+    assert alone.body["messages"] == [QUESTION]
+
+
+def test_a_completion_reads_prompt_and_tools_as_the_generator_does() -> None:
+    planned = plan(text("go"), "demo", with_tools(None))
+    tools = parse_tools([CLOCK, WEATHER])
+    assert planned.body["prompt"] == compile_text("You are Ada.", tools) + "\n\ngo"
 
 
 def test_without_a_recipe_the_prompt_comes_first_and_the_reason_is_said() -> None:

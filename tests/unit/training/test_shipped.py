@@ -46,7 +46,7 @@ def test_paper_recipes_carry_much_of_the_prompt() -> None:
 def test_shown_prompts_are_answered_greedily_under_their_recipes() -> None:
     examples = json.loads((CHECKPOINT / "prompts.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT / "edge")
-    template = CompiledTemplate.load(CHECKPOINT / "edge" / "chat_template.jinja")
+    template = CompiledTemplate.load(CHECKPOINT / "edge" / "compiled_template.jinja")
     pool = Pool.load(CHECKPOINT / "generator" / "pool.safetensors")
     edge = EdgeModel.load(CHECKPOINT / "edge", pool)
     generator = Generator.load(CHECKPOINT / "generator")

@@ -14,11 +14,18 @@ from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.suite.words import COMPANIES, ITEMS, MARKS, NAMES
 from loragen.template import CompiledTemplate
-from loragen.training.tokenizer import ROLES, SPACE
+from loragen.training.tokenizer import CHAT_TEMPLATE, COMPILED_TEMPLATE, ROLES, SPACE
 
 EDGE = Path(__file__).parents[3] / "checkpoints" / "demo" / "edge"
 TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(EDGE)
-TEMPLATE = CompiledTemplate.load(EDGE / "chat_template.jinja")
+TEMPLATE = CompiledTemplate.load(EDGE / "compiled_template.jinja")
+ITEM = {"type": "object", "properties": {"item": {"type": "string"}}}
+PRICE = {"name": "price", "description": "Say it.", "parameters": ITEM}
+TOOLS = [{"type": "function", "function": PRICE}]
+TOOL_LIST = (
+    'Tools:\n{"name":"price","description":"Say it.","parameters":'
+    '{"type":"object","properties":{"item":{"type":"string"}}}}'
+)
 
 TOOL_CALL: dict[str, Any] = {"function": {"name": "price", "arguments": '{"item": "lamp"}'}}
 CHATS: tuple[list[dict[str, Any]], ...] = (
@@ -71,6 +78,23 @@ def test_roles_and_end_are_single_tokens_that_text_output_skips() -> None:
 def test_both_renderers_agree(messages: list[dict[str, Any]], prompted: bool) -> None:
     theirs = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompted)
     assert TEMPLATE.render(messages, add_generation_prompt=prompted) == theirs
+
+
+@pytest.mark.parametrize(
+    ("chat", "listed"),
+    [(CHATS[0], f"<|system|>{TOOL_LIST}<|end|>"), (CHATS[1], f"\n\n{TOOL_LIST}")],
+)
+def test_only_the_own_template_prints_tools(chat: list[dict[str, Any]], listed: str) -> None:
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "tools": TOOLS}
+    own: Any = TOKENIZER.apply_chat_template(chat, **options)
+    compiled: Any = TOKENIZER.apply_chat_template(chat, chat_template=TEMPLATE.source, **options)
+    assert listed in own
+    assert own.replace(listed, "") == compiled == TEMPLATE.render(chat)
+
+
+def test_the_shipped_templates_are_those_of_training() -> None:
+    assert (EDGE / "chat_template.jinja").read_text("utf-8") == CHAT_TEMPLATE
+    assert (EDGE / "compiled_template.jinja").read_text("utf-8") == COMPILED_TEMPLATE
 
 
 def test_the_compiled_template_has_no_system_text() -> None:

@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 
 from config.settings import EdgeModelSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
+from loragen.families import family_template
+from loragen.jinja import environment
+from loragen.template import CompiledTemplate
 from workers import launch as launch_module
 from workers.__main__ import serve
 from workers.launch import Launch
@@ -21,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "edge").mkdir()
     (tmp_path / "edge" / "config.json").write_text("{}")
     (tmp_path / "edge" / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "edge" / "compiled_template.jinja").write_text("compiled {{ messages }}")
     (tmp_path / "generator").mkdir()
     (tmp_path / "generator" / "pool.safetensors").write_bytes(b"")
     return tmp_path
@@ -54,10 +58,53 @@ def test_a_model_without_generator_is_served_without_lora(folder: Path) -> None:
     assert launch.environment["VLLM_PLUGINS"] == "loragen,loragen_api"
 
 
-def test_both_modes_render_the_compiled_template(folder: Path) -> None:
+def template_of(launch: Launch) -> str:
+    """Return the template that the worker is started with."""
+    (text,) = (a for a in launch.arguments if a.startswith("--chat-template="))
+    return text.partition("=")[2]
+
+
+def test_without_generator_a_model_keeps_its_template(folder: Path) -> None:
     (folder / "own.jinja").write_text("{{ messages }}!")
     model = edge(folder, chat_template=folder / "own.jinja")
-    assert f"--chat-template={folder / 'own.jinja'}" in plan(model).arguments
+    assert template_of(plan(model)) == str(folder / "own.jinja")
+
+
+def test_with_a_generator_one_template_prints_both_modes(folder: Path) -> None:
+    launch = plan(edge(folder, generator=folder / "generator"))
+    template = environment().from_string(template_of(launch))
+    assert template.render(messages="x") == "x"
+    assert template.render(messages="x", loragen_compiled=True) == "compiled x"
+    assert "--tokenizer-mode=hf" in launch.arguments
+    compiled = CompiledTemplate.load(folder / "edge" / "compiled_template.jinja")
+    assert spec_of(launch).template_hash == compiled.hash
+
+
+def test_a_family_may_be_named_and_an_unknown_one_needs_to_be(folder: Path) -> None:
+    (folder / "edge" / "compiled_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="compiled_template"):
+        plan(edge(folder, generator=folder / "generator"))
+    named = plan(edge(folder, generator=folder / "generator", compiled_template="qwen3"))
+    assert spec_of(named).template_hash == family_template("qwen3").hash
+    with pytest.raises(ArtifactCorrupt, match="qwen9"):
+        plan(edge(folder, generator=folder / "generator", compiled_template="qwen9"))
+
+
+def test_a_template_that_refuses_the_system_role_is_mended_without_generator_too(
+    folder: Path,
+) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    path = folder / "edge" / "chat_template.jinja"
+    path.write_text(refusing + "{{ messages[0]['content'] }}")
+    template = environment().from_string(template_of(plan(edge(folder))))
+    chat = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    assert template.render(messages=chat) == "a\n\nb"
+
+
+def test_a_parser_of_tool_calls_is_switched_on(folder: Path) -> None:
+    arguments = plan(edge(folder, tool_call_parser="hermes")).arguments
+    assert {"--enable-auto-tool-choice", "--tool-call-parser=hermes"} <= set(arguments)
+    assert "--enable-auto-tool-choice" not in plan(edge(folder)).arguments
 
 
 def test_a_template_among_the_tokenizers_settings_is_left_to_vllm(folder: Path) -> None:
