@@ -15,6 +15,7 @@ from config.settings import AutoSettings
 from loragen.errors import LoragenError, StoreUnavailable, TaskNotFound
 from loragen.keys import TenantKeys
 from loragen.task import FallbackReason, Task
+from loragen.tools import Tools, canonical_tools
 from server.dispatch import Dispatcher
 from server.memory import Resolved
 from server.prompt_tokens import count_prompt_tokens
@@ -48,48 +49,52 @@ class Auto:
         self._settings = settings
 
     async def resolve(
-        self, tenant: str, model: str, prompt: str, *, wait: bool
+        self, tenant: str, model: str, prompt: str, tools: Tools = (), *, wait: bool
     ) -> Resolved | FallbackReason:
-        """Return the task of a prompt, or why it has none.
+        """Return the task of a prompt and the tools beside it, or why it has none.
 
         With `wait` the task is made at once and its compile awaited; without, nothing is.
         """
         if model not in self._compiled:
             return "no_generator"
-        size = len(prompt.encode())
+        size = len(prompt.encode()) + len(canonical_tools(tools).encode())
         if size > self._max_bytes:
             return "prompt_too_long"
         if not wait and size < self._settings.min_prompt_tokens:  # a token is a byte or more
             return "prompt_too_short"
-        task_id = self.task_id(tenant, model, prompt)
+        task_id = self.task_id(tenant, model, prompt, tools)
         try:
             try:
                 return await self._resolver.resolve(tenant, task_id, wait=wait)
             except TaskNotFound:
                 if wait:
-                    return await self._compile(tenant, model, prompt)
-                return await self._see(tenant, model, prompt)
+                    return await self._compile(tenant, model, prompt, tools)
+                return await self._see(tenant, model, prompt, tools)
         except StoreUnavailable:
             return "store_unavailable"
 
-    def task_id(self, tenant: str, model: str, prompt: str) -> str:
-        """Return the id a prompt has as a task."""
-        return self._keys(tenant).task_id(edge_model=model, prompt=prompt)
+    def task_id(self, tenant: str, model: str, prompt: str, tools: Tools = ()) -> str:
+        """Return the id that prompt and tools have as a task."""
+        return self._keys(tenant).task_id(
+            edge_model=model, prompt=prompt, tools=canonical_tools(tools)
+        )
 
-    async def _compile(self, tenant: str, model: str, prompt: str) -> Resolved:
-        tokens = await count_prompt_tokens(self._dispatcher, model, prompt)
-        task = await self._create(tenant, model, prompt, tokens)
+    async def _compile(self, tenant: str, model: str, prompt: str, tools: Tools) -> Resolved:
+        tokens = await count_prompt_tokens(self._dispatcher, model, prompt, tools)
+        task = await self._create(tenant, model, prompt, tools, tokens=tokens)
         return await self._resolver.compile(task)
 
-    async def _see(self, tenant: str, model: str, prompt: str) -> Resolved | FallbackReason:
-        task_id = self.task_id(tenant, model, prompt)
+    async def _see(
+        self, tenant: str, model: str, prompt: str, tools: Tools
+    ) -> Resolved | FallbackReason:
+        task_id = self.task_id(tenant, model, prompt, tools)
         sighting = await self._shared.sightings.sight(tenant, task_id)
         if sighting.count == 1:
             return "first_sighting"
         tokens = sighting.prompt_tokens
         if tokens is None:
             try:
-                tokens = await count_prompt_tokens(self._dispatcher, model, prompt)
+                tokens = await count_prompt_tokens(self._dispatcher, model, prompt, tools)
             except LoragenError as error:  # the request itself may yet be answered
                 logger.warning("prompt not counted", extra={"code": error.code})
                 return "compile_failed"
@@ -98,17 +103,20 @@ class Auto:
             return "prompt_too_short"
         if not await self._shared.sightings.spend(tenant, task_id):
             return "budget_spent"
-        task = await self._create(tenant, model, prompt, tokens)
+        task = await self._create(tenant, model, prompt, tools, tokens=tokens)
         self._resolver.start(task)
         return Resolved(task, None)
 
-    async def _create(self, tenant: str, model: str, prompt: str, tokens: int) -> Task:
+    async def _create(
+        self, tenant: str, model: str, prompt: str, tools: Tools, *, tokens: int
+    ) -> Task:
         """Return the implicit task, written by this request or, a moment ago, by another."""
         task = Task(
-            id=self.task_id(tenant, model, prompt),
+            id=self.task_id(tenant, model, prompt, tools),
             tenant=tenant,
             edge_model=model,
             prompt=prompt,
+            tools=tools,
             is_implicit=True,
             created_at=int(time.time()),
             prompt_tokens=tokens,

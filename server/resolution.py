@@ -6,6 +6,7 @@ from typing import Final, Self
 from loragen.errors import InvalidRequest
 from loragen.recipe import Recipe
 from loragen.task import FallbackReason, Task
+from loragen.tools import try_parse_tools
 from server.conversation import Conversation
 from server.memory import Resolved
 from server.messages import split_prompt
@@ -96,14 +97,16 @@ async def _of_system_text(
     prompt, messages = split_prompt(request.messages)
     if not prompt or not messages:
         return Resolution()
-    task_id = parts.auto.task_id(owner, model, prompt)
+    # Tools that a task cannot hold stay beside it, as hybrid residue.
+    tools = try_parse_tools(request.tools or ()) or ()
+    task_id = parts.auto.task_id(owner, model, prompt, tools)
     resolution = Resolution(is_written=True, conversation=Conversation.of(owner, task_id, messages))
     if model in parts.without_recipes:
         return resolution.without_recipe("operator_forced")
     if request.loragen.mode == "prompt" or request.system_prompt == "keep":
         return resolution.without_recipe("requested")
     wait = request.system_prompt == "compile" or request.loragen.mode in _WITH_RECIPE
-    found = await parts.auto.resolve(owner, model, prompt, wait=wait)
+    found = await parts.auto.resolve(owner, model, prompt, tools, wait=wait)
     if isinstance(found, Resolved):
         return resolution.using(found)
     return resolution.without_recipe(found)

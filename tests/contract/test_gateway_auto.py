@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from loragen.errors import GeneratorUnavailable
+from loragen.tools import canonical_tools, compile_text, parse_tools
 from server.app import build_app
 from server.shared import Shared
 from tests.fakes.fake_worker import FakeWorker
@@ -147,6 +148,23 @@ def test_a_conversation_that_began_before_its_prompt_was_seen_is_not_switched(
     assert say(gate, *turns).reason == "compiling"
     until_ready(gate)
     assert say(gate, *turns).reason == "running_conversation"
+
+
+def test_tools_are_part_of_the_implicit_task(gate: Gateway) -> None:
+    tools = [{"type": "function", "function": {"name": "clock"}}]
+    parsed = parse_tools(tools)
+    task_id = tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT, tools=canonical_tools(parsed))
+    assert say(gate, "hello", tools=tools).reason == "first_sighting"
+    assert say(gate, "hello", tools=tools).task_id == task_id
+    until_ready(gate, task_id)
+    answer = say(gate, "bye", tools=tools)
+    assert (answer.mode, answer.task_id) == ("compiled", task_id)
+    assert f"[recipe {expected_recipe(compile_text(PROMPT, parsed)).id}]" in answer.text
+    seen = gate.worker.seen[-1].body
+    assert seen["tools"] == tools
+    assert seen["chat_template_kwargs"] == {"loragen_compiled": True}
+    other = [{"type": "function", "function": {"name": "weather"}}]
+    assert say(gate, "bye", tools=other).reason == "first_sighting"
 
 
 def test_usage_says_what_was_saved(gate: Gateway) -> None:
