@@ -18,6 +18,7 @@ PRINTED = {
     r"\{'mode': 'compiled', .*\}\n",
     "openai_async.py": r"I am Sam\.\nkilo ruby positive\n",
     "openai_stream.py": r"I am Sam\.\n\{'mode': 'compiled', .*\}\n",
+    "openai_tools.py": r'find_shop \{"city": ?"(Oslo|Tokyo)"\}\ncompiled \d+ tokens saved\n',
     "openai_structured.py": r"label='(positive|negative)'\n",  # a toy: only the shape is sure
     "openai_responses.py": r"I am Sam\. (\d+) prompt tokens\nI am Sam\. (\d+) prompt tokens\n",
     "curl.sh": r'task_\w+\n\{.*"content":"I am Sam\.".*"mode":"compiled".*\}\n'
