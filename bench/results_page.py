@@ -58,7 +58,7 @@ def dynamic(results: dict[str, Any]) -> list[str]:
         f"{protocol['tools']} tools are replaced every k turns",
         f"by others never seen before. Chats per cell: {protocol['rounds']}, interleaved, on "
         f"{results['machine']['cpus']} CPU cores shared with other",
-        "work. Times are means over a chat, compiling included: their median and 95% interval over "
+        f"work (load {results['machine']['load'][1]:.0f}). Times are means over a chat, compiling included: their median and 95% interval over "
         "chats.",
         "*Right* is greedy exact match with the answer that the prompt decides and that no tool "
         "changes. The",
