@@ -58,8 +58,8 @@ def dynamic(results: dict[str, Any]) -> list[str]:
         f"{protocol['tools']} tools are replaced every k turns",
         f"by others never seen before. Chats per cell: {protocol['rounds']}, interleaved, on "
         f"{results['machine']['cpus']} CPU cores shared with other",
-        f"work (load {results['machine']['load'][1]:.0f}). Times are means over a chat, compiling included: their median and 95% interval over "
-        "chats.",
+        f"work (load {results['machine']['load'][1]:.0f}). Times are means over a chat, compiling "
+        "included: their median and 95% interval over chats.",
         "*Right* is greedy exact match with the answer that the prompt decides and that no tool "
         "changes. The",
         "toy was trained on single turns without tools; in such chats it is seldom right, however "
