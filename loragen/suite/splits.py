@@ -52,6 +52,8 @@ class Catalogue:
     surround: Callable[[str, Random], str]
     words: tuple[str, ...]
     sentences: tuple[str, ...]
+    binding: tuple[Family, ...] = ()
+    """Seen families whose prompts bind values to keys; small models learn these last."""
 
     def families(self, split: Split) -> tuple[Family, ...]:
         """Return the families that a split draws from."""

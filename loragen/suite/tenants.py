@@ -55,4 +55,5 @@ TENANTS: Final = Catalogue(
         *boilerplate.DISTRACTORS,
         *boilerplate.CLOSINGS,
     ),
+    binding=(*LOOKUPS, VERDICT, KIND, PRIORITY, TRIGGER, SCOPE, HANDOFF),
 )

@@ -128,6 +128,8 @@ class StreamSpec:
     """Share of rows whose prompt has no rule."""
     short_share: float = 0.0
     """Share of rows whose prompt is its rule alone."""
+    binding_share: float = 0.0
+    """Share of rows that are drawn from the catalogue's binding families alone."""
     two_turn_share: float = 0.08
     prompts_per_family: int = 20_000
 
@@ -179,7 +181,8 @@ def _text_length(row: Row) -> int:
 
 def _training_row(spec: StreamSpec, rng: Random) -> Row:
     catalogue = spec.catalogue
-    family = rng.choice(catalogue.seen)
+    is_binding = spec.binding_share > 0 and rng.random() < spec.binding_share
+    family = rng.choice(catalogue.binding if is_binding else catalogue.seen)
     prompt = catalogue.draw(family, Split.TRAIN, rng.randrange(spec.prompts_per_family))
     turns = 2 if rng.random() < spec.two_turn_share else 1
     segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]

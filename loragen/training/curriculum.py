@@ -33,6 +33,8 @@ class Phase:
     """Share of batches that hold suite text."""
     short_share: float = 0.0
     """Share of text rows whose prompt is its rule alone."""
+    binding_share: float = 0.0
+    """Share of text rows from families that bind values to keys alone."""
     matrix_lr: float = 0.01
     other_lr: float = 6e-3
     decays: bool = False
@@ -54,9 +56,9 @@ PHASES: Final = (
     _early("links", style=2, steps=800, until=0.9),
     _early("rows", style=3, steps=300, decays=True),
     Phase("words", style=2, steps=3000, grows=True),
-    Phase("widen", style=4, steps=150, text_share=0.35, short_share=1.0),
-    Phase("rules", style=4, steps=2500, text_share=0.8, short_share=1.0),
-    Phase("prompts", style=4, steps=8000, text_share=0.85, short_share=0.4),
+    Phase("widen", style=4, steps=80, text_share=0.35, short_share=1.0),
+    Phase("rules", style=4, steps=2500, text_share=0.8, short_share=1.0, binding_share=0.5),
+    Phase("prompts", style=4, steps=8000, text_share=0.85, short_share=0.4, binding_share=0.2),
     Phase("cooldown", style=4, steps=1500, text_share=0.9, short_share=0.3, decays=True),
 )
 

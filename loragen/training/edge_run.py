@@ -111,31 +111,30 @@ class EdgeRun:
         saved = time.monotonic()
         while position.phase is phase and may_go_on():
             step = position.step
-            rng = Random(f"{self._seed}/{position.total}")
-            is_text = rng.random() < phase.text_share
-            style = phase.style
-            if not is_text and rng.random() < _EASIER_SHARE:
-                style = rng.randint(0, phase.style)
-            batch = (
-                next(texts)
-                if is_text
-                else self._drill.batch(STYLES[style], self._words(phase), rng)
-            )
+            batch, style = self._draw(phase, texts)
             loss, accuracy = self._learn(batch, phase)
-            is_measured = not is_text and style == phase.style
             position.advance(
-                accuracy=accuracy if is_measured else None,
-                is_text=is_text,
+                accuracy=accuracy if style == phase.style else None,
+                is_text=style is None,
                 vocabulary=self._drill.words,
             )
-            progress.add(
-                step, loss, f", drill {position.accuracy:.2f} of {self._words(phase)} words"
-            )
+            note = f", drill {position.accuracy:.2f} of {self._words} words"
+            progress.add(step, loss, note)
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 self.save()
                 saved = time.monotonic()
         if position.phase is not phase:
             logger.info("edge: phase %s is over after %d steps in all", phase.name, position.total)
+
+    def _draw(self, phase: Phase, texts: Iterator[Batch]) -> tuple[Batch, int | None]:
+        """Return the batch of the next step and its drill style, None for text."""
+        rng = Random(f"{self._seed}/{self.position.total}")
+        if rng.random() < phase.text_share:
+            return next(texts), None
+        style = phase.style
+        if rng.random() < _EASIER_SHARE:
+            style = rng.randint(0, phase.style)
+        return self._drill.batch(STYLES[style], self._words, rng), style
 
     def _learn(self, batch: Batch, phase: Phase) -> tuple[float, float]:
         """Take one step and return its loss and the share of exact answers before it."""
@@ -149,7 +148,9 @@ class EdgeRun:
         self._optimizer.step(loss, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()
 
-    def _words(self, phase: Phase) -> int:
+    @property
+    def _words(self) -> int:
+        """Words that the drill draws from."""
         return min(self.position.words, self._drill.words)
 
     def _texts(self, phase: Phase) -> Iterator[Batch]:
@@ -158,6 +159,7 @@ class EdgeRun:
             rows=self._spec.rows,
             segments=self._spec.text_segments,
             short_share=phase.short_share,
+            binding_share=phase.binding_share,
         )
         seed = f"{self._seed}/{phase.name}"
         return resumable_batches(self._renderer, spec, seed, self.position.texts)
