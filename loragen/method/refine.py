@@ -22,7 +22,7 @@ class RefineSpec:
     """How long and how fast to fit. The rate decays to nothing over the steps."""
 
     steps: int = 100
-    lr: float = 0.15
+    lr: float = 0.05
     probes_per_step: int = 8
     max_answer_tokens: int = 64
 
