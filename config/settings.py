@@ -147,6 +147,12 @@ class EdgeModelSettings(Section):
         4_096, ge=16, description="Tokens in one engine step; sizes the per-step gate buffers."
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache on CPU, in GiB.")
+    drain_timeout_seconds: int = Field(
+        20,
+        ge=0,
+        description="Told to end, a worker takes nothing new and finishes what it has for this "
+        "long.",
+    )
     engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
 
     @property

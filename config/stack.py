@@ -21,7 +21,7 @@ from config.settings import EdgeModelSettings, Settings, child_environment
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec
 
-DRAIN_MARGIN_SECONDS: Final = 5.0
+DRAIN_MARGIN_SECONDS: Final = 10.0
 """What a service may take to end after the last answer."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -115,6 +115,7 @@ class _Planner:
             log=self._state.log(f"worker-{name}"),
             probe=answers(f"http://{HOST}:{port}/health"),
             stage=1,
+            grace_seconds=model.drain_timeout_seconds + DRAIN_MARGIN_SECONDS,
         )
 
     def _server(self, url: str, redis_url: str) -> ChildSpec:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["compiled", "prompt", "hybrid", "base"]
 
+_ABORTED: Final = b'"finish_reason":"abort"'
+"""How vLLM ends an answer when it has to end itself; quotes in a text would be escaped."""
 _RECIPE_CODES: Final = frozenset({RecipeInvalid.code, RecipeMismatch.code})
 _CONTEXT_HINTS: Final = ("maximum context length", "max_model_len", "longer than the maximum")
 
@@ -96,7 +98,7 @@ def complete(response: httpx.Response, provenance: Provenance) -> dict[str, Any]
     """Return a worker's whole answer with our usage in it.
 
     Raises:
-        WorkerUnavailable: it is not an answer.
+        WorkerUnavailable: it is not an answer, or only its beginning.
     """
     try:
         answer = response.json()
@@ -104,6 +106,8 @@ def complete(response: httpx.Response, provenance: Provenance) -> dict[str, Any]
         raise WorkerUnavailable("the worker's answer cannot be read") from error
     if not isinstance(answer, dict):
         raise WorkerUnavailable("the worker's answer cannot be read")
+    if _ABORTED in response.content:
+        raise WorkerUnavailable("the worker ended while answering", retry_after=1.0)
     return with_usage(answer, provenance)
 
 
@@ -120,7 +124,7 @@ async def relay(
         async for event in _events(chunks):
             if event == b"[DONE]":
                 is_done = True
-            elif event.startswith(b'{"error"'):
+            elif event.startswith(b'{"error"') or _ABORTED in event:
                 lost = WorkerUnavailable("the worker failed while answering")
                 break
             else:

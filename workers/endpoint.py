@@ -1,5 +1,6 @@
 """Entry point `vllm.endpoint_plugins`: the HTTP side of the worker, inside vLLM's OpenAI server."""
 
+import asyncio
 from argparse import Namespace
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddlew
 
 from loragen.method.pool import Pool
 from loragen.wire import WorkerInfo
+from workers.drain import DrainingLoop, DrainMiddleware
 from workers.ids import RecipeIds
 from workers.intake import NoIntake, RecipeIntake, RecipeView
 from workers.middleware import KeyMiddleware, RecipeMiddleware
@@ -30,6 +32,9 @@ class RecipeEndpoint:
         if keys:
             guard = AuthenticationMiddleware(app, keys)
             app.add_middleware(KeyMiddleware, verify=guard.verify_token)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, DrainingLoop):  # another server's loop ends as that server wants
+            app.add_middleware(DrainMiddleware, drain=loop.drain)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Test the engine and open the intake; vLLM answers no request before this returns.

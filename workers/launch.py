@@ -138,6 +138,7 @@ def _model_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
         f"--max-num-seqs={model.max_num_seqs}",
         f"--max-num-batched-tokens={model.max_num_batched_tokens}",
         "--scheduling-policy=priority",
+        f"--shutdown-timeout={model.drain_timeout_seconds}",
         f"--additional-config={json.dumps(worker_spec(model).additional_config())}",
     )
 

@@ -45,7 +45,7 @@ class KeyMiddleware:
             and not self._verify(Headers(scope=scope))
         ):
             refusal = Unauthorized("wrong or missing worker key")
-            await _refuse(refusal, scope, receive, send)
+            await refuse(refusal, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -68,7 +68,7 @@ class RecipeMiddleware:
                     intake: Intake = scope["app"].state.recipe_intake
                     admission.enter_context(intake.admit(text))
             except LoragenError as error:
-                await _refuse(error, scope, receive, send)
+                await refuse(error, scope, receive, send)
                 return
             await self._app(scope, receive, send)
 
@@ -149,7 +149,8 @@ def _pop_field(body: bytes) -> tuple[bytes, str | None]:
     return json.dumps(fields).encode(), text
 
 
-async def _refuse(error: LoragenError, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(error: LoragenError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with an error."""
     logger.info("request to %s refused: %s", scope["path"], error.code)
     response = JSONResponse(error.body(), status_code=error.status)
     await response(scope, receive, send)

@@ -11,6 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from loragen.errors import ArtifactCorrupt, StartupError
@@ -68,21 +69,26 @@ def verify(spec: WorkerSpec, model: Path) -> WorkerSpec:
 
 
 def run(args: Namespace) -> None:
-    """Serve until a signal; vLLM handles signals once it listens.
+    """Serve until a signal, and then until what runs is answered; see `workers.drain`.
 
-    Before that they end the process at once, and its children by their lifeline. vLLM would raise
-    KeyboardInterrupt in whatever the event loop runs, and can be left waiting for ever.
+    Before it listens a signal ends the process at once, and its children by their lifeline: vLLM
+    would raise KeyboardInterrupt in whatever the event loop runs, and can be left waiting for ever.
     """
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server_worker
     from vllm.entrypoints.launchers.launcher import setup_server
     from vllm.utils.system_utils import decorate_logs
 
+    from workers.drain import Drain, DrainingLoop
+
+    drain = Drain(seconds=args.shutdown_timeout)
+    args.shutdown_timeout = 0  # after our drain there is nothing that could still be answered
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     decorate_logs("APIServer")
     address, listener = setup_server(args, reuse_port=False)
-    uvloop.run(run_server_worker(address, listener, args))
+    server = run_server_worker(address, listener, args)
+    uvloop.run(server, loop_factory=partial(DrainingLoop.over, drain))
 
 
 if __name__ == "__mp_main__":

@@ -15,7 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from loragen.errors import InvalidRequest, LoragenError, RecipeInvalid, Unauthorized
+from loragen.errors import (
+    InvalidRequest,
+    LoragenError,
+    RecipeInvalid,
+    Unauthorized,
+    Unavailable,
+)
 from loragen.recipe import Recipe
 from loragen.wire import COMPILED_SWITCH, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 
@@ -70,6 +76,8 @@ class FakeWorker:
     """Hold generation until False."""
     hold_after: int | None = None
     """Hold a stream after that many chunks, until None."""
+    is_draining: bool = False
+    """Refuse what is new, finish what runs."""
     pause_seconds: float = 0.0
     """Between the chunks of a stream."""
     layers: int = LAYERS
@@ -103,7 +111,7 @@ class FakeWorker:
         )
 
     async def _health(self, request: Request) -> Response:
-        return Response()
+        return Response(status_code=503 if self.is_draining else 200)
 
     async def _info(self, request: Request) -> Response:
         self._authorise(request)
@@ -124,6 +132,8 @@ class FakeWorker:
 
     async def _generate(self, request: Request) -> Response:
         self._authorise(request)
+        if self.is_draining:
+            raise Unavailable("the worker is shutting down", retry_after=1.0)
         body = await request.json()
         recipe_id, in_header = self._recipe(request, body)
         self.seen.append(Seen(request.url.path, body, recipe_id, in_header))

@@ -26,22 +26,28 @@ class GatewayProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         server = {**config.get("server", {}), "port": self.port}
-        path = folder / f"gateway-{self.port}.yaml"
-        path.write_text(yaml.safe_dump({**config, "server": server}))
-        self.log = path.with_suffix(".log")
-        with self.log.open("wb") as log:
+        self._config = folder / f"gateway-{self.port}.yaml"
+        self._config.write_text(yaml.safe_dump({**config, "server": server}))
+        self._environment = child_environment(
+            LORAGEN_MASTER_SECRET=MASTER_SECRET,
+            LORAGEN_WORKER_SECRET=WORKER_KEY,
+            LORAGEN_GENERATOR_SECRET="generator-key",
+            LORAGEN_REDIS_URL=redis_url,
+        )
+        self.log = self._config.with_suffix(".log")
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it, after its end again on the same port."""
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                (sys.executable, "-m", "server", "--config", str(path)),
-                env=child_environment(
-                    LORAGEN_MASTER_SECRET=MASTER_SECRET,
-                    LORAGEN_WORKER_SECRET=WORKER_KEY,
-                    LORAGEN_GENERATOR_SECRET="generator-key",
-                    LORAGEN_REDIS_URL=redis_url,
-                ),
+                (sys.executable, "-m", "server", "--config", str(self._config)),
+                env=self._environment,
                 stdout=log,
                 stderr=log,
             )
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        return self.process
 
     def wait_ready(self) -> None:
         """Return once it is ready."""

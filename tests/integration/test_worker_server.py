@@ -73,11 +73,28 @@ def test_both_workers_give_the_base_models_answer(worker: Worker, plain: Worker)
     assert worker.client.tokens() == plain.client.tokens()
 
 
-def test_a_signal_ends_every_process(worker: Worker) -> None:
+def test_told_to_end_it_finishes_what_runs_takes_nothing_new_and_leaves_no_process(
+    worker: Worker,
+) -> None:
     assert len(worker.processes()) >= 3
+    stream = worker.client.chat(stream=True, max_tokens=200)
+    chunks = [next(stream)]
     worker.process.send_signal(signal.SIGTERM)
+    while takes_requests(worker):
+        time.sleep(0.01)
+    chunks.extend(stream)
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert sum(len(chunk.choices[0].token_ids or ()) for chunk in chunks) == 200
     assert worker.process.wait(STOP_SECONDS) == 0
     worker.wait_gone()
+
+
+def takes_requests(worker: Worker) -> bool:
+    try:
+        worker.client.chat(max_tokens=1)
+    except openai.APIError:
+        return False
+    return True
 
 
 def test_a_killed_worker_leaves_no_process(plain: Worker) -> None:

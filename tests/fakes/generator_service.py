@@ -1,0 +1,20 @@
+"""The router service over a stub generator: `POST /compile` for gateways in other processes."""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from loragen.wire import CompileRequest
+from tests.fakes.stub_generator import StubGenerator
+
+
+def generator_service(generator: StubGenerator) -> Starlette:
+    """Return the application; `generator` counts the calls and can hold them."""
+
+    async def compile_prompt(request: Request) -> Response:
+        asked = CompileRequest.model_validate_json(await request.body())
+        reply = await generator.compile(asked)
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    return Starlette(routes=[Route("/compile", compile_prompt, methods=["POST"])])
