@@ -80,7 +80,9 @@ def build_app(
         ),
     )
     resolver = _resolver(settings, shared, generator, keys)
-    dispatcher = Dispatcher(crews, workers)
+    dispatcher = Dispatcher(
+        crews, workers, patience_seconds=settings.server.keep_alive_seconds
+    )
     services = Services(
         settings=settings.server,
         store=shared.store,

@@ -17,6 +17,7 @@ from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailabl
 from loragen.tools import Tool
 from loragen.wire import COMPILED_SWITCH, MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
+from server.begun_stream import begun
 from server.crew import Crew, Worker
 
 _GONE: Final = frozenset({502, 503, 504})
@@ -34,10 +35,17 @@ class Loss(Enum):
 class Dispatcher:
     """Sends requests to the workers of every edge model."""
 
-    def __init__(self, crews: Mapping[str, Crew], client: httpx.AsyncClient) -> None:
-        """`client` carries the workers' key and the longest silence of an answer."""
+    def __init__(
+        self, crews: Mapping[str, Crew], client: httpx.AsyncClient, *, patience_seconds: float
+    ) -> None:
+        """Take the workers and a client with their key and the longest silence of an answer.
+
+        After `patience_seconds` without a first token the client is told that its stream begins,
+        and no other worker is tried any more.
+        """
         self._crews = crews
         self._client = client
+        self._patience = patience_seconds
 
     @property
     def edge_models(self) -> tuple[str, ...]:
@@ -92,7 +100,7 @@ class Dispatcher:
     async def send(
         self, model: str, path: str, body: Mapping[str, Any], *, recipe: str | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request to a worker and yield its answer as soon as its status is known.
+        """Send a request to a worker and yield its answer as soon as it begins.
 
         Raises:
             EdgeModelNotFound: no such model is configured.
@@ -135,6 +143,8 @@ class Dispatcher:
         request = self._client.build_request("POST", worker.url + path, json=body, headers=headers)
         try:
             response = await self._client.send(request, stream=True)
+            if response.status_code == 200 and body.get("stream"):
+                response = await begun(response, seconds=self._patience)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             crew.lose(worker, type(error).__name__)
             return Loss.UNREACHED

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, redis_store
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import Valkey
@@ -200,6 +201,18 @@ def test_the_official_client_raises_a_mid_stream_error(gate: Gateway) -> None:
     )
     with pytest.raises(openai.APIError, match="lost while answering"):
         list(stream)
+
+
+def test_a_stream_whose_worker_fails_before_the_first_token_is_answered_by_another(
+    valkey: Valkey, namespace: str
+) -> None:
+    failing, other = FakeWorker(die_after=0), FakeWorker()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "a b c"}], "stream": True}
+    store = redis_store(valkey.url, namespace)
+    with gateway(store, namespace, workers=[failing, other]) as gate:
+        while not failing.seen:
+            reply = gate.http.post("/v1/chat/completions", json=body)
+            assert events_of(reply.text)[-1] == "[DONE]"
 
 
 def test_a_worker_killed_mid_stream_ends_it_with_an_error(own_gate: Gateway) -> None:

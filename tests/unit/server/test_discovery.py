@@ -49,7 +49,7 @@ class Serving(Dispatcher):
         limits = Limits(max_outstanding=64, max_waiting=0, max_wait_seconds=5)
         crews = {"demo": Crew("demo", [], limits)}
         client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-        super().__init__(crews, client)
+        super().__init__(crews, client, patience_seconds=5)
         self.watch = Health(
             crews, client, interval_seconds=0.001, discovery=Discovery({"demo": SERVICE}, names)
         )

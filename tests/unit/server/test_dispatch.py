@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Network:
 
     hosts: tuple[str, ...] = ("a", "b")
     limits: Limits = LIMITS
+    patience: float = 5.0
     health: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     answers: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     serves: dict[str, str] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Network:
     def __post_init__(self) -> None:
         self.crew = Crew("demo", [f"http://{host}" for host in self.hosts], self.limits)
         client = httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
-        self.dispatcher = Dispatcher({"demo": self.crew}, client)
+        self.dispatcher = Dispatcher({"demo": self.crew}, client, patience_seconds=self.patience)
         self.watch = Health({"demo": self.crew}, client, interval_seconds=0.001)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
@@ -71,6 +72,10 @@ class Network:
         async with self.dispatcher.send("demo", "/v1/completions", {"x": 1}, **options) as response:
             await response.aread()
             return response
+
+    async def stream(self) -> list[bytes]:
+        async with self.dispatcher.send("demo", "/v1/completions", {"stream": True}) as response:
+            return [part async for part in response.aiter_bytes()]
 
 
 def fails(error: Exception) -> Callable[[], Answer]:
@@ -200,6 +205,63 @@ async def test_after_the_first_byte_nothing_is_tried_again(network: Network) -> 
         async with network.dispatcher.send("demo", "/v1/completions", {}):
             raise httpx.ReadError("reset")
     assert network.hits.total() == 1
+
+
+class Body(httpx.AsyncByteStream):
+    """A body that breaks after its parts, or holds until released."""
+
+    def __init__(self, *parts: bytes, error: Exception | None = None) -> None:
+        self.release = asyncio.Event()
+        self.closed = False
+        self._parts = parts
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+        if self._error is not None:
+            raise self._error
+        await self.release.wait()
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def streams(body: Body) -> Callable[[], Answer]:
+    return lambda: httpx.Response(200, stream=body)
+
+
+async def test_a_stream_lost_before_its_first_token_is_begun_again_on_another_worker(
+    network: Network,
+) -> None:
+    broken, whole = Body(error=httpx.ReadError("reset")), Body(b"one", b"two")
+    whole.release.set()
+    network.answers = {"a": streams(broken), "b": streams(whole)}
+    network.crew.workers[1].outstanding = 1  # so that the broken one is chosen first
+    assert await network.stream() == [b"one", b"two"]
+    assert network.hits == {"a": 1, "b": 1}
+    assert broken.closed
+    assert whole.closed
+
+
+async def test_a_stream_lost_after_its_first_token_is_lost() -> None:
+    network = Network(hosts=("a",))
+    await network.watch.probe()
+    network.answers["a"] = streams(Body(b"one", error=httpx.ReadError("reset")))
+    with pytest.raises(WorkerUnavailable):
+        await network.stream()
+    assert network.crew.healthy == []
+
+
+async def test_a_stream_that_takes_long_to_begin_is_passed_on() -> None:
+    network = Network(hosts=("a",), patience=0.01)
+    await network.watch.probe()
+    body = Body()
+    network.answers["a"] = streams(body)
+    async with network.dispatcher.send("demo", "/v1/completions", {"stream": True}) as answer:
+        assert answer.status_code == 200
+        assert not body.closed
+    assert body.closed
 
 
 async def test_an_unknown_model_is_not_found(network: Network) -> None:
