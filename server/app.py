@@ -80,9 +80,7 @@ def build_app(
         ),
     )
     resolver = _resolver(settings, shared, generator, keys)
-    dispatcher = Dispatcher(
-        crews, workers, patience_seconds=settings.server.keep_alive_seconds
-    )
+    dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
         store=shared.store,

@@ -30,31 +30,26 @@ START_SECONDS = 300.0
 class Stack:
     """A running `loragen up` with its own ports and state."""
 
-    def __init__(self, folder: Path, *more_models: dict[str, Any]) -> None:
-        """`more_models` are edge models beside the demo's, without their ports."""
+    def __init__(self, folder: Path, *more_models: dict[str, Any], workers: int = 1) -> None:
+        """Start the demo's edge model, and more models, which come without their ports."""
         self.state = folder / "state"
-        self.port, worker_port, generator_port, *ports = free_ports(4 + len(more_models))
+        self.port, generator_port, *ports = free_ports(3 + len(more_models))
         self.generator_metrics_port, *more_ports = ports
+        worker_port = free_row(workers)
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker_url = f"http://127.0.0.1:{worker_port}"
+        self.config: dict[str, Any] = {
+            "state_dir": str(self.state),
+            "server": {"port": self.port},
+            "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
+            "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
+            "edge_models": [
+                demo_model() | {"port": worker_port, "workers": workers},
+                *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
+            ],
+        }
         config = folder / "stack.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "state_dir": str(self.state),
-                    "server": {"port": self.port},
-                    "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
-                    "generator": {
-                        "port": generator_port,
-                        "metrics_port": self.generator_metrics_port,
-                    },
-                    "edge_models": [
-                        demo_model() | {"port": worker_port},
-                        *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
-                    ],
-                }
-            )
-        )
+        config.write_text(yaml.safe_dump(self.config))
         command = [str(Path(sys.executable).parent / "loragen"), "up", "--config", str(config)]
         self.output = folder / "output.txt"
         with self.output.open("wb") as output:
@@ -105,10 +100,14 @@ class Stack:
         wait_until(lambda: self.run()["pids"].get(name) != pid, 60)
         return pid
 
+    def secret(self, name: str) -> str:
+        """Return a secret of the stack."""
+        return (self.state / "secrets" / name).read_text().strip()
+
     @property
     def worker_secret(self) -> str:
         """The key between gateway and workers."""
-        return (self.state / "secrets" / "worker_secret").read_text().strip()
+        return self.secret("worker_secret")
 
     def forget_memory(self) -> None:
         """Let the gateway's memory tier go stale, so that the next request asks Redis."""
@@ -177,6 +176,16 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def free_row(count: int) -> int:
+    """Return the first of so many ports in a row that were free a moment ago."""
+    while True:
+        (first,) = free_ports(1)
+        with contextlib.suppress(OSError, OverflowError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def wait_until(

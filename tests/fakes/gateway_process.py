@@ -22,18 +22,13 @@ START_SECONDS = 60.0
 class GatewayProcess:
     """One running `python -m server`."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], redis_url: str) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, str]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         server = {**config.get("server", {}), "port": self.port}
         self._config = folder / f"gateway-{self.port}.yaml"
         self._config.write_text(yaml.safe_dump({**config, "server": server}))
-        self._environment = child_environment(
-            LORAGEN_MASTER_SECRET=MASTER_SECRET,
-            LORAGEN_WORKER_SECRET=WORKER_KEY,
-            LORAGEN_GENERATOR_SECRET="generator-key",
-            LORAGEN_REDIS_URL=redis_url,
-        )
+        self._environment = child_environment(**environment)
         self.log = self._config.with_suffix(".log")
         self.http = httpx.Client(base_url=self.url, timeout=30)
         self.process = self.start()
@@ -97,7 +92,13 @@ def gateway_processes(
     folder: Path, config: dict[str, Any], redis_url: str, *, count: int = 1
 ) -> Iterator[list[GatewayProcess]]:
     """Run gateways of one configuration for the length of a block."""
-    started = [GatewayProcess(folder, config, redis_url) for _ in range(count)]
+    environment = {
+        "LORAGEN_MASTER_SECRET": MASTER_SECRET,
+        "LORAGEN_WORKER_SECRET": WORKER_KEY,
+        "LORAGEN_GENERATOR_SECRET": "generator-key",
+        "LORAGEN_REDIS_URL": redis_url,
+    }
+    started = [GatewayProcess(folder, config, environment) for _ in range(count)]
     try:
         for each in started:
             each.wait_ready()
