@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from config.settings import EdgeModelSettings, Settings
 from loragen import __version__, metrics
+from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from server import exposition, generation, names, responses, system, tasks, transfer
@@ -20,7 +21,7 @@ from server.conversation import ConversationRule
 from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
-from server.drain import Drain, DrainMiddleware
+from server.drain import DrainMiddleware
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.health import Health

@@ -1,4 +1,4 @@
-"""Drain: how the gateway ends without breaking an answer.
+"""Drain of the gateway: how it ends without breaking an answer.
 
 At once it is not ready any more, while it still accepts: load balancers need a moment to notice.
 Then it accepts nothing new, and what runs may finish until a deadline. What has not finished by
@@ -7,46 +7,12 @@ then gets an answer that says so: 503, or in a stream a last error event and no 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loragen.drain import Drain
 from loragen.errors import Unavailable
 from server.http_errors import error_response
-
-
-class Drain:
-    """Whether the gateway is ending, and when what it is still answering is cut off."""
-
-    def __init__(self) -> None:
-        self._cut_at: float | None = None
-        self._limits: set[asyncio.Timeout] = set()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the gateway is ending."""
-        return self._cut_at is not None
-
-    def begin(self, *, seconds: float) -> None:
-        """Give everything under way, and all that still comes, so many seconds from now."""
-        self._cut_at = asyncio.get_running_loop().time() + seconds
-        for limit in self._limits:
-            limit.reschedule(self._cut_at)
-
-    @asynccontextmanager
-    async def limit(self) -> AsyncIterator[asyncio.Timeout]:
-        """Cut the block off when the time is over.
-
-        Raises:
-            TimeoutError: it was; the limit says it has expired.
-        """
-        async with asyncio.timeout_at(self._cut_at) as limit:
-            self._limits.add(limit)
-            try:
-                yield limit
-            finally:
-                self._limits.discard(limit)
 
 
 class DrainMiddleware:

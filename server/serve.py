@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from config.settings import ServerSettings
-from server.drain import Drain
+from loragen.drain import Drain
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 MARGIN_SECONDS: Final = 2

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from fastapi import Request
 
 from config.settings import ServerSettings
+from loragen.drain import Drain
 from loragen.keys import TenantKeys
 from loragen.names import Names
 from loragen.sightings import Sightings
@@ -14,7 +15,6 @@ from loragen.store import Store
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
-from server.drain import Drain
 from server.name_memory import NameMemory
 from server.resolve import Resolver
 

@@ -1,20 +1,20 @@
-"""Drain: a worker told to end answers what it has and takes nothing new; then vLLM ends.
+"""Drain of a worker: told to end, it answers what it has and takes nothing new; then vLLM ends.
 
-vLLM 0.32 drains too (`--shutdown-timeout`), but keeps taking requests meanwhile, and answers them,
-and whatever its deadline cuts off, with finish_reason "abort" as if they were complete. So its
-handler of the signal is called only once the requests under way have been answered, or time is up.
+vLLM 0.32 drains too (`--shutdown-timeout`), but takes requests meanwhile, and answers them with
+finish_reason "abort" as if they were complete; and where a stream outlasts its deadline, it waits
+for ever. So its handler of the signal is called only when nothing is under way any more.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Self, TypeVarTuple
 
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from loragen.drain import Drain
 from loragen.errors import Unavailable
 from workers.middleware import OPEN_PATHS, refuse
 
@@ -23,52 +23,11 @@ logger = logging.getLogger("vllm.loragen")  # below "vllm": its handlers and lev
 _Arguments = TypeVarTuple("_Arguments")
 
 
-class Drain:
-    """The requests under way, and whether new ones are taken."""
-
-    def __init__(self, *, seconds: float) -> None:
-        """Take the longest time from the signal to the end."""
-        self.has_begun = False
-        self._seconds = seconds
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._ending: asyncio.Task[None] | None = None
-
-    def begin(self, end: Callable[[], object]) -> None:
-        """Take no more requests, and call `end` once there are none; at once if called again."""
-        if self._ending is not None:
-            self._ending.cancel()
-            end()
-            return
-        logger.info("draining", extra={"requests": self._running})
-        self.has_begun = True
-        self._notice()
-        self._ending = asyncio.get_running_loop().create_task(self._end(end))
-
-    def enter(self) -> None:
-        """Count a request that begins."""
-        self._running += 1
-
-    def leave(self) -> None:
-        """Count a request that was answered."""
-        self._running -= 1
-        self._notice()
-
-    def _notice(self) -> None:
-        if self.has_begun and self._running == 0:
-            self._idle.set()
-
-    async def _end(self, end: Callable[[], object]) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._seconds):
-                await self._idle.wait()
-        end()
-
-
 class DrainMiddleware:
-    """Pure ASGI middleware that counts requests, and refuses them once the drain has begun.
+    """Pure ASGI middleware that refuses requests once the drain has begun.
 
-    /health is refused too: gateways and balancers then send elsewhere.
+    /health is refused too: gateways and balancers then send elsewhere. What the drain cuts off is
+    hung up on, which whoever asked takes for a lost worker.
     """
 
     def __init__(self, app: ASGIApp, *, drain: Drain) -> None:
@@ -77,37 +36,59 @@ class DrainMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] == "/metrics":
             await self._app(scope, receive, send)
-            return
-        if self._drain.has_begun and scope["path"] != "/metrics":
+        elif self._drain.has_begun:
             error = Unavailable("the worker is shutting down", retry_after=1.0)
             await refuse(error, scope, receive, send)
-            return
-        if scope["path"].startswith(OPEN_PATHS):
+        elif scope["path"].startswith(OPEN_PATHS):
             await self._app(scope, receive, send)
-            return
-        self._drain.enter()
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit: asyncio.Timeout | None = None
         try:
-            await self._app(scope, receive, send)
-        finally:
-            self._drain.leave()
+            async with self._drain.limit() as limit:
+                await self._app(scope, receive, send)
+        except TimeoutError:
+            if limit is None or not limit.expired():
+                raise
+            logger.warning("request cut off")
 
 
 class DrainingLoop(uvloop.Loop):
-    """An event loop whose handlers of signals are called when the drain is over."""
+    """An event loop whose handlers of signals are called when the drain is over.
+
+    A second signal ends the drain.
+    """
 
     drain: Drain
+    _seconds: float
+    _ending: asyncio.Task[None]
 
     @classmethod
-    def over(cls, drain: Drain) -> Self:
-        """Return a loop with a drain."""
+    def over(cls, drain: Drain, *, seconds: float) -> Self:
+        """Return a loop with a drain of at most so many seconds."""
         loop = cls()
         loop.drain = drain
+        loop._seconds = seconds
         return loop
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[*_Arguments], object], *args: *_Arguments
     ) -> None:
         """Call `callback` when the signal has come and the drain is over."""
-        super().add_signal_handler(sig, self.drain.begin, partial(callback, *args))
+        super().add_signal_handler(sig, self._drain, partial(callback, *args))
+
+    def _drain(self, end: Callable[[], object]) -> None:
+        if self.drain.has_begun:
+            self.drain.begin(seconds=0)
+            return
+        logger.info("draining")
+        self.drain.begin(seconds=self._seconds)
+        self._ending = self.create_task(self._end(end))
+
+    async def _end(self, end: Callable[[], object]) -> None:
+        await self.drain.wait_idle()
+        end()

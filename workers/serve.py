@@ -79,16 +79,17 @@ def run(args: Namespace) -> None:
     from vllm.entrypoints.launchers.launcher import setup_server
     from vllm.utils.system_utils import decorate_logs
 
-    from workers.drain import Drain, DrainingLoop
+    from loragen.drain import Drain
+    from workers.drain import DrainingLoop
 
-    drain = Drain(seconds=args.shutdown_timeout)
+    loop = partial(DrainingLoop.over, Drain(), seconds=args.shutdown_timeout)
     args.shutdown_timeout = 0  # after our drain there is nothing that could still be answered
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     decorate_logs("APIServer")
     address, listener = setup_server(args, reuse_port=False)
     server = run_server_worker(address, listener, args)
-    uvloop.run(server, loop_factory=partial(DrainingLoop.over, drain))
+    uvloop.run(server, loop_factory=loop)
 
 
 if __name__ == "__mp_main__":

@@ -29,6 +29,7 @@ def workers(
     """Start both workers at once: most of a start is waiting for the other's imports."""
     folder = tmp_path_factory.mktemp("worker")
     shape = {"max_model_len": 256, "max_num_seqs": 32, "kv_cache_gib": 0.125}
+    shape["drain_timeout_seconds"] = 60
     models = [
         {"name": "tiny", "model": str(tiny.model), "generator": str(tiny.generator), **shape},
         {"name": "plain", "model": str(tiny.model), **shape},
@@ -77,14 +78,14 @@ def test_told_to_end_it_finishes_what_runs_takes_nothing_new_and_leaves_no_proce
     worker: Worker,
 ) -> None:
     assert len(worker.processes()) >= 3
-    stream = worker.client.chat(stream=True, max_tokens=200)
+    stream = worker.client.chat(stream=True, max_tokens=40)
     chunks = [next(stream)]
     worker.process.send_signal(signal.SIGTERM)
     while takes_requests(worker):
         time.sleep(0.01)
     chunks.extend(stream)
     assert chunks[-1].choices[0].finish_reason == "length"
-    assert sum(len(chunk.choices[0].token_ids or ()) for chunk in chunks) == 200
+    assert sum(len(chunk.choices[0].token_ids or ()) for chunk in chunks) == 40
     assert worker.process.wait(STOP_SECONDS) == 0
     worker.wait_gone()
 

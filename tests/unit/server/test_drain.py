@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.drain import Drain, DrainMiddleware
+from loragen.drain import Drain
+from server.drain import DrainMiddleware
 
 HTTP: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 

@@ -10,22 +10,24 @@ import httpx
 import uvloop
 from fastapi import FastAPI
 
-from workers.drain import Drain, DrainingLoop, DrainMiddleware
+from loragen.drain import Drain
+from workers.drain import DrainingLoop, DrainMiddleware
 
 
 class Service:
-    """A worker behind a drain, with one slow route."""
+    """A worker behind a drain, with one slow route; `ended` is what vLLM would do."""
 
-    def __init__(self, *, seconds: float = 30.0) -> None:
-        self.drain = Drain(seconds=seconds)
+    def __init__(self, loop: DrainingLoop) -> None:
+        self.loop = loop
         self.release = asyncio.Event()
         self.ended = asyncio.Event()
         self.inside = 0
+        loop.add_signal_handler(signal.SIGTERM, self.ended.set)
         app = FastAPI()
         app.add_api_route("/v1/slow", self._slow, methods=["POST"])
         for path in ("/health", "/metrics"):
             app.add_api_route(path, self._open)
-        app.add_middleware(DrainMiddleware, drain=self.drain)
+        app.add_middleware(DrainMiddleware, drain=loop.drain)
         transport = httpx.ASGITransport(app=app)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://worker")
 
@@ -47,70 +49,68 @@ class Service:
             await asyncio.sleep(0)
         return task
 
+    async def signal(self) -> None:
+        """Be told to end."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not self.loop.drain.has_begun:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0)
 
-async def ends(service: Service) -> None:
-    await asyncio.wait_for(service.ended.wait(), 5)
-
-
-async def test_an_idle_worker_ends_at_once() -> None:
-    service = Service()
-    assert await service.status("GET", "/health") == 200
-    service.drain.begin(service.ended.set)
-    await ends(service)
+    async def end(self) -> None:
+        await asyncio.wait_for(self.ended.wait(), 5)
 
 
-async def test_what_runs_is_answered_before_the_end_and_nothing_new_is_taken() -> None:
-    service = Service()
-    asked = await service.asking()
-    service.drain.begin(service.ended.set)
-    assert await service.status("POST", "/v1/slow") == 503
-    assert await service.status("GET", "/health") == 503
-    assert await service.status("GET", "/metrics") == 200
-    assert not service.ended.is_set()
-    service.release.set()
-    assert await asked == 200
-    await ends(service)
-
-
-async def test_what_takes_too_long_does_not_hold_up_the_end() -> None:
-    service = Service(seconds=0.01)
-    asked = await service.asking()
-    service.drain.begin(service.ended.set)
-    await ends(service)
-    asked.cancel()
-
-
-async def test_a_second_signal_is_the_end_at_once() -> None:
-    service = Service()
-    asked = await service.asking()
-    service.drain.begin(service.ended.set)
-    service.drain.begin(service.ended.set)
-    assert service.ended.is_set()
-    asked.cancel()
-
-
-def on_draining_loop(test: Callable[[DrainingLoop], Awaitable[None]]) -> None:
-    drain = Drain(seconds=30)
+def on_loop(test: Callable[[Service], Awaitable[None]], *, seconds: float = 30.0) -> None:
+    """Run a test as vLLM runs: on the draining loop."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, DrainingLoop)
-        await test(loop)
+        await test(Service(loop))
 
-    uvloop.run(run(), loop_factory=partial(DrainingLoop.over, drain))
+    uvloop.run(run(), loop_factory=partial(DrainingLoop.over, Drain(), seconds=seconds))
 
 
-def test_a_handler_of_a_signal_is_called_when_the_drain_is_over() -> None:
-    async def run(loop: DrainingLoop) -> None:
-        ended = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, ended.set)
-        loop.drain.enter()
-        os.kill(os.getpid(), signal.SIGTERM)
-        while not loop.drain.has_begun:  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not ended.is_set()
-        loop.drain.leave()
-        await asyncio.wait_for(ended.wait(), 5)
+def test_an_idle_worker_ends_at_once() -> None:
+    async def test(service: Service) -> None:
+        assert await service.status("GET", "/health") == 200
+        await service.signal()
+        await service.end()
 
-    on_draining_loop(run)
+    on_loop(test)
+
+
+def test_what_runs_is_answered_before_the_end_and_nothing_new_is_taken() -> None:
+    async def test(service: Service) -> None:
+        asked = await service.asking()
+        await service.signal()
+        assert await service.status("POST", "/v1/slow") == 503
+        assert await service.status("GET", "/health") == 503
+        assert await service.status("GET", "/metrics") == 200
+        assert not service.ended.is_set()
+        service.release.set()
+        assert await asked == 200
+        await service.end()
+
+    on_loop(test)
+
+
+def test_what_takes_too_long_is_cut_off() -> None:
+    async def test(service: Service) -> None:
+        asked = await service.asking()
+        await service.signal()
+        await service.end()
+        (result,) = await asyncio.gather(asked, return_exceptions=True)
+        assert result != 200
+
+    on_loop(test, seconds=0.01)
+
+
+def test_a_second_signal_cuts_off_what_runs() -> None:
+    async def test(service: Service) -> None:
+        asked = await service.asking()
+        await service.signal()
+        await service.signal()
+        await service.end()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    on_loop(test)
