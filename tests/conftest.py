@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from itertools import count
 
+import hypothesis
 import pytest
 
 from config.settings import CONFIG_VARIABLE
@@ -18,6 +19,10 @@ pytest.register_assert_rewrite(
     "tests.contract.store_contract",
     "tests.contract.worker_contract",
 )
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _namespaces = count()
 

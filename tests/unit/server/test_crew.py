@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -218,7 +218,6 @@ def test_the_only_worker_left_is_taken_as_soon_as_it_answers() -> None:
         assert crew.healthy == crew.workers
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(0, 4))
 async def test_whatever_happens_no_place_is_lost(seed: int, room: int, waiting: int) -> None:
     chance = random.Random(seed)
