@@ -24,6 +24,11 @@ from tests.fakes.stub_generator import StubGenerator, recipe_of
 MASTER_SECRET = "5a" * 32
 WORKER_KEY = "worker-key"
 MODEL = "demo"
+PATIENT = {
+    "probe_interval_seconds": 0.02,
+    "keep_alive_seconds": 5.0,
+    "connect_timeout_seconds": 10.0,  # a busy machine is not a lost worker
+}
 
 
 @dataclass
@@ -110,9 +115,7 @@ def settings(
             "store": StoreSettings.model_validate(
                 {"namespace": namespace, "memory_ttl_seconds": 0.2, **(store or {})}
             ),
-            "server": ServerSettings.model_validate(
-                {"probe_interval_seconds": 0.02, "keep_alive_seconds": 5.0, **(server or {})}
-            ),
+            "server": ServerSettings.model_validate({**PATIENT, **(server or {})}),
             "auto": auto or {},
             "redis_url": redis_url,
             "state_dir": Path("unused"),

@@ -79,7 +79,7 @@ def config_of(
     config: dict[str, Any] = {
         "edge_models": [edge],
         "store": {"namespace": namespace},
-        "server": {"probe_interval_seconds": 0.05, **server},
+        "server": {"probe_interval_seconds": 0.05, "connect_timeout_seconds": 10.0, **server},
     }
     if generator_url is not None:
         edge["generator"] = "generator"

@@ -53,7 +53,7 @@ class LiveServer:
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive()
         self._server = self._thread = None
 

@@ -23,7 +23,7 @@ def auto(sightings: MemorySightings, bench: Bench) -> Auto:
     return Auto(
         shared_state(bench.store, sightings=sightings),
         bench.resolver,
-        Dispatcher({}, httpx.AsyncClient()),
+        Dispatcher({}, httpx.AsyncClient(), patience_seconds=1),
         lambda tenant: TenantKeys(bytes(32), tenant),
         compiled={"demo"},
         max_prompt_bytes=1_000,
