@@ -30,7 +30,7 @@ LONGEST_EXILE_SECONDS: Final = 30.0
 class Worker:
     """One worker as this gateway sees it; `info` is None while it is not healthy.
 
-    A worker that is lost soon after it came back is left alone for 1, 2, 4 .. 30 seconds. `listed`
+    One that is lost soon after it came back is left alone for 1, 2, 4 .. 30 seconds. `listed`
     ends when its service lists it no longer; what it is answering it answers still.
     """
 
@@ -59,7 +59,7 @@ class Worker:
         """Take it for healthy."""
         if self.info is None:
             logger.info("worker is healthy", extra={"worker": self.url, "model": info.edge_model})
-            self.healthy_since = now
+            self.healthy_since = max(now, self.exiled_until)
         self.info = info
 
     def unlist(self) -> None:
@@ -116,13 +116,16 @@ class Crew:
 
     @property
     def healthy(self) -> list[Worker]:
-        """The workers that answered their last probe and every request since."""
-        return [worker for worker in self.workers if worker.info is not None]
+        """The workers that answered their last probe and every request since.
+
+        Those in exile are among them only where no other is.
+        """
+        answering = [worker for worker in self.workers if worker.info is not None]
+        now = self._clock()
+        return [worker for worker in answering if now >= worker.exiled_until] or answering
 
     def admit(self, worker: Worker, info: WorkerInfo) -> None:
-        """Take a worker for healthy, unless it is in exile and another can do without it."""
-        if worker.info is None and self._clock() < worker.exiled_until and self.healthy:
-            return
+        """Take a worker for healthy."""
         worker.admit(info, now=self._clock())
         self._serve_line()
 

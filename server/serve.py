@@ -16,6 +16,9 @@ from loragen.drain import Drain
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 MARGIN_SECONDS: Final = 2
 """For the last bytes of what was cut off, to clients that read slowly."""
+KEEP_ALIVE_SECONDS: Final = 75
+"""An idle connection is closed by the client first, or a request could meet a closed one: proxies
+keep theirs for 60 seconds (nginx, AWS), uvicorn by default for 5."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -32,6 +35,7 @@ class DrainingServer(uvicorn.Server):
             port=settings.port,
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=math.ceil(seconds) + MARGIN_SECONDS,
         )
         super().__init__(config)

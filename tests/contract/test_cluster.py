@@ -203,8 +203,8 @@ def drain_worker(cluster: Cluster, load: Load) -> None:
     worker = cluster.workers[1]
     broken = load.count("error event") + load.count("refused")
     worker.is_draining = True
-    seen = len(worker.seen)
     steady(load)
+    seen = len(worker.seen)
     cluster.servers[1].stop()
     steady(load)
     assert len(worker.seen) == seen

@@ -41,7 +41,11 @@ class LiveServer:
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, timeout_graceful_shutdown=1
+            self._app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=75,  # as the gateway's own server
         )
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(server, listener), daemon=True)

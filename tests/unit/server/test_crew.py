@@ -198,15 +198,26 @@ def test_a_worker_lost_again_and_again_stays_away_longer_and_longer() -> None:
     for _ in range(8):
         crew.lose(flapping, "dropped")
         since = now
+        crew.admit(flapping, INFO)
         while flapping not in crew.healthy:
-            crew.admit(flapping, INFO)
-            now += flapping not in crew.healthy
+            now += 1
         away.append(now - since)
     assert away == [0, 1, 2, 4, 8, 16, 30, 30]
     now += 60
     crew.lose(flapping, "dropped")
     crew.admit(flapping, INFO)
     assert flapping in crew.healthy
+
+
+def test_a_worker_in_exile_serves_when_the_last_other_is_lost() -> None:
+    crew = crew_of("ab")
+    flapping, steady = crew.workers
+    for _ in range(3):
+        crew.lose(flapping, "dropped")
+        crew.admit(flapping, INFO)
+    assert crew.healthy == [steady]
+    crew.lose(steady, "draining")
+    assert crew.healthy == [flapping]
 
 
 def test_the_only_worker_left_is_taken_as_soon_as_it_answers() -> None:
