@@ -50,7 +50,7 @@ async def test_two_hundred_first_requests_cost_one_compile(two: tuple[Gateway, G
         each.generator.is_held = True
     body = {"model": MODEL, "system_prompt": PROMPT}
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=100, limits=limits) as client:
         asked = [
             asyncio.create_task(client.post(two[number % 2].server.url + "/v1/tasks", json=body))
             for number in range(200)
