@@ -143,6 +143,8 @@ def _worker(settings: Settings, pods: Pods) -> Iterator[str]:
     yield from _port_problems(pods, "http", port, f"the port of edge model {model.name}")
     yield from _probe_problems(pods, dict.fromkeys(OPEN_PATHS, "http"))
     yield from _scrape_problems(pods, port)
+    drain = model.drain_timeout_seconds
+    yield from _grace_problems(pods, drain, f"drain_timeout_seconds of edge model {model.name}")
 
 
 def _router_service(settings: Settings, pods: Pods) -> Iterator[str]:

@@ -69,7 +69,7 @@ def main(folder: Path, failing: str | None = None) -> None:
         edge_models=(EdgeModelSettings(name="demo", model=folder / "edge"),),
     )
     settings.edge_models[0].model.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "chat_template.jinja"):
+    for name in ("config.json", "model.safetensors", "chat_template.jinja"):
         (settings.edge_models[0].model / name).touch()
     try:
         up(settings, [], None, plan=StubPlan(failing))

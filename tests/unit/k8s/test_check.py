@@ -329,6 +329,10 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         lambda c: c.pods("Deployment", "server")["spec"].update(terminationGracePeriodSeconds=30),
         "Deployment server: terminationGracePeriodSeconds 30: .* is 70",
     ),
+    "grace shorter than a worker's drain": (
+        lambda c: c.pods("Deployment", "worker")["spec"].update(terminationGracePeriodSeconds=20),
+        "Deployment worker-demo: terminationGracePeriodSeconds 20: drain_timeout_seconds .* is 20",
+    ),
     "command that does not exist": (
         lambda c: c.server.update(command=["python", "-m", "gateway"]),
         "Deployment server: command: no module gateway",
