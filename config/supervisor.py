@@ -175,7 +175,9 @@ class Supervisor:
         for child in self.children:
             while not child.ready.is_set():
                 try:
-                    await asyncio.wait_for(child.ready.wait(), REMINDER_SECONDS)
+                    # wait_for of Python 3.11 loses a cancellation that comes with the event.
+                    async with asyncio.timeout(REMINDER_SECONDS):
+                        await child.ready.wait()
                 except TimeoutError:
                     waiting = [each.spec.name for each in self.children if not each.ready.is_set()]
                     self._say(f"waiting for {', '.join(waiting)}")

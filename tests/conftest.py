@@ -32,15 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kuberay-crd", help="KubeRay's ray.io_rayservices.yaml, to check ours with")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With several processes, keep tests that share an expensive start in one of them.
 
-    First, because pytest-xdist reads the groups in the same hook.
+    Here, because pytest-xdist reads the groups before a conftest may change a collection.
     """
-    for item in items:
-        folder, file = item.path.parent.name, item.path.stem
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else file))
+    folder, file = item.path.parent.name, item.path.stem
+    item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else file))
 
 
 @pytest.fixture(autouse=True)

@@ -153,3 +153,16 @@ async def test_kill_does_not_wait_for_the_grace(scene: Scene) -> None:
     before = asyncio.get_running_loop().time()
     await scene.run([scene.child("a", stubborn)], kill_soon)
     assert asyncio.get_running_loop().time() - before < 10  # the grace is 15
+
+
+async def test_a_stop_at_the_moment_a_child_is_ready_stops(scene: Scene) -> None:
+    waiting = "import time; time.sleep(60)"
+    children = [scene.child("a", waiting), scene.child("b", waiting)]
+    supervisor = Supervisor(children, say=scene.say)
+    task = asyncio.create_task(supervisor.run(scene.ready.set))
+    await asyncio.sleep(0.1)
+    supervisor.children[0].ready.set()
+    task.cancel()
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(asyncio.CancelledError):
+            await task
