@@ -23,9 +23,10 @@ setup-gpu:  ## install the locked GPU environment into .venv instead
 demo: setup  ## start everything on this machine and serve the shipped checkpoint
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
-test: setup  ## run the test suite, fast tests first; the real stack is in it
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests/unit tests/contract
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" tests/e2e tests/parity tests/integration
+# One process serves the stack's tests while another runs the fast ones.
+test: setup  ## run the test suite; the real stack is in it
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" \
+	  tests/e2e tests/unit tests/contract tests/parity tests/integration
 
 test-slow: setup  ## run the tests that need starts of their own: workers' ends, several workers at once
 	@$(BIN)/python -m pytest -m slow tests

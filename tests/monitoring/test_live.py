@@ -4,6 +4,8 @@ Three things are broken for real, one after the other; each raises its alert. No
 what was killed is started again, what was lost is compiled again, and the alerts clear.
 """
 
+from collections.abc import Callable
+
 import pytest
 
 from k8s.monitoring.queries import panel_queries, rules
@@ -67,8 +69,11 @@ def test_an_emptied_cache_is_noticed(stack: Stack, prometheus: Prometheus) -> No
 
 
 def test_a_broken_generator_is_noticed(stack: Stack, prometheus: Prometheus) -> None:
-    stack.kill("router_service")
-    fires(prometheus, BROKEN)
+    def break_it() -> None:
+        if "router_service" in stack.run()["pids"]:
+            stack.kill("router_service")
+
+    fires(prometheus, BROKEN, meanwhile=break_it)
     moves(prometheus, "Compile failures")
     moves(prometheus, "Fallback share")
 
@@ -88,9 +93,17 @@ def test_all_of_them_clear(prometheus: Prometheus) -> None:
     moves(prometheus, "Compiles")
 
 
-def fires(prometheus: Prometheus, alerts: set[str]) -> None:
+def fires(
+    prometheus: Prometheus, alerts: set[str], *, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Return once the alerts fire; `meanwhile` breaks again what comes back sooner."""
+
+    def have_fired() -> bool:
+        meanwhile()
+        return prometheus.firing() >= alerts
+
     try:
-        wait_until(lambda: prometheus.firing() >= alerts, FIRE_SECONDS)
+        wait_until(have_fired, FIRE_SECONDS)
     except AssertionError:
         raise AssertionError(f"{alerts} do not fire, {prometheus.firing()} do") from None
 
