@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,11 +20,18 @@ setup-gpu:  ## install the locked GPU environment into .venv instead
 	@PYTHON="$(PYTHON)" sh scripts/bootstrap.sh gpu
 	@touch .venv/.installed
 
+.venv-clients/.installed: config/requirements/clients.lock | .venv/.installed
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-clients
+	@$(BIN)/uv pip install -q --python .venv-clients/bin/python --no-deps -r $<
+	@touch $@
+
+clients: .venv-clients/.installed  ## install the clients that the examples show, apart from the server
+
 demo: setup  ## start everything on this machine and serve the shipped checkpoint
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
 # One process serves the stack's tests while another runs the fast ones.
-test: setup  ## run the test suite; the real stack is in it
+test: setup clients  ## run the test suite; the real stack is in it
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" \
 	  tests/e2e tests/unit tests/contract tests/parity tests/integration
 
@@ -63,4 +70,4 @@ lock: setup  ## resolve the dependencies again into config/requirements/*.lock
 	@sh scripts/lock.sh
 
 clean:  ## remove the environment and the local state
-	rm -rf .venv .loragen
+	rm -rf .venv .venv-clients .loragen

@@ -16,3 +16,5 @@ grep -q '^torch==.*+cpu$' config/requirements/cpu.lock ||
   sed -i -E 's/^(torch==[0-9.]+)$/\1+cpu/' config/requirements/cpu.lock
 $uv pip compile pyproject.toml --extra gpu --extra dev $flags --python-platform x86_64-manylinux_2_28 \
   -o config/requirements/gpu.lock
+# The examples' clients want other versions of openai and huggingface-hub than vLLM.
+$uv pip compile config/requirements/clients.in $flags -o config/requirements/clients.lock

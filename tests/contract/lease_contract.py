@@ -33,11 +33,11 @@ class LeaseContract:
         assert await leases.acquire(NAME, "other", seconds=5)
 
     async def test_it_ends_by_itself_unless_prolonged(self, leases: Leases) -> None:
-        await leases.acquire(NAME, "holder", seconds=0.05)
-        assert await leases.renew(NAME, "holder", seconds=0.2)
-        await asyncio.sleep(0.1)
+        await leases.acquire(NAME, "holder", seconds=0.5)
+        assert await leases.renew(NAME, "holder", seconds=2)
+        await asyncio.sleep(1)
         assert not await leases.acquire(NAME, "other", seconds=5)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.1)
         assert await leases.acquire(NAME, "other", seconds=5)
         assert not await leases.renew(NAME, "holder", seconds=5)
         assert not await leases.release(NAME, "holder")
@@ -55,8 +55,8 @@ class LeaseContract:
         await asyncio.gather(*(work(number) for number in range(5)))
 
     async def test_work_longer_than_the_lease_keeps_it(self, leases: Leases) -> None:
-        async with hold(leases, NAME, seconds=0.15):
-            await asyncio.sleep(0.4)
+        async with hold(leases, NAME, seconds=1.5):
+            await asyncio.sleep(2)
             assert not await leases.acquire(NAME, "other", seconds=5)
         assert await leases.acquire(NAME, "other", seconds=5)
 

@@ -23,11 +23,11 @@ class TestMemoryLeases(LeaseContract):
         return MemoryLeases()
 
     async def test_a_short_loss_of_redis_loses_no_lease(self, leases: MemoryLeases) -> None:
-        async with hold(leases, NAME, seconds=0.15):
+        async with hold(leases, NAME, seconds=1.5):
             leases.is_away = True
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.6)
             leases.is_away = False
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.5)
             assert not await leases.acquire(NAME, "other", seconds=5)
 
 
