@@ -57,7 +57,7 @@ format: setup  ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-demo-checkpoint: setup  ## train the shipped checkpoint from scratch (half an hour on 2 busy cores)
+demo-checkpoint: setup  ## train the shipped checkpoint from scratch (21 minutes on 2 cores)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training checkpoint --out checkpoints/demo --seed 0
 
 eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json

@@ -48,7 +48,7 @@ def checkpoint(
         typer.Option(help="Train only this part, on top of the rest; repeatable."),
     ] = None,
 ) -> None:
-    """Train the demo checkpoint from scratch: no download, half an hour on two busy cores."""
+    """Train the demo checkpoint from scratch: no download, 21 minutes on two cores."""
     torch.set_num_threads(threads)
     layout = Layout(out)
     stages = set(stage or Stage)
