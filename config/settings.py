@@ -169,7 +169,7 @@ class EdgeModelSettings(Section):
 
 
 class GeneratorSettings(Section):
-    """The router service: the generators in Ray actors."""
+    """The router service: generators and refiners in Ray actors."""
 
     url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:8100"), description="Where the gateway finds it."
@@ -187,6 +187,14 @@ class GeneratorSettings(Section):
         30.0, gt=0, description="Deadline of one compile, waiting for an actor included."
     )
     threads: int = Field(1, ge=1, description="CPU threads of one generator actor.")
+    refine_batch_size: int = Field(
+        8, ge=1, description="Tasks of one edge model refined side by side at most."
+    )
+    refine_steps: int = Field(100, ge=1, le=10_000, description="Gradient steps of one refine.")
+    refine_timeout_seconds: float = Field(
+        300.0, gt=0, description="Deadline of one refine, waiting for others included."
+    )
+    refine_threads: int = Field(1, ge=1, description="CPU threads of one edge model's refiner.")
     ray_address: str | None = Field(
         None, description="Ray cluster to join, host:port or auto; default: a local one of our own."
     )

@@ -88,6 +88,10 @@ class OwnTemplate:
         asked = _SYSTEM_TURN[1:]
         return self.try_render(_SYSTEM_TURN) is None and self.try_render(asked) is not None
 
+    def with_system(self) -> Self:
+        """Return the template that prints prompt mode: this one, which takes system text."""
+        return type(self)(self.served(), self._tokens)
+
     def served(self, compiled: CompiledTemplate | None = None) -> str:
         """Return the one template of a worker, as text.
 

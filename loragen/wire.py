@@ -1,8 +1,8 @@
 """Messages between services, named by what they carry. Bytes travel as base64url text."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from loragen.tools import Tools
 
@@ -64,6 +64,64 @@ class HeadList(Message):
     """Router service to gateway: `GET /heads`."""
 
     heads: tuple[Head, ...]
+
+
+MIN_PROBES: Final = 8
+MAX_PROBES: Final = 128
+MAX_PROBE_CHARS: Final = 4_000
+
+
+class ProbeText(Message):
+    """A message to a task, and what to answer; without that, what the edge model says itself."""
+
+    input: str = Field(min_length=1, max_length=MAX_PROBE_CHARS, repr=False)
+    output: str | None = Field(None, min_length=1, max_length=MAX_PROBE_CHARS, repr=False)
+
+
+def _are_distinct(probes: tuple[ProbeText, ...]) -> tuple[ProbeText, ...]:
+    # One held out that was fitted too would measure memory.
+    if len({probe.input for probe in probes}) != len(probes):
+        raise ValueError("two probes have the same input")
+    return probes
+
+
+Probes = Annotated[
+    tuple[ProbeText, ...],
+    Field(min_length=MIN_PROBES, max_length=MAX_PROBES),
+    AfterValidator(_are_distinct),
+]
+"""What a task is refined on."""
+
+
+class RefineRequest(Message):
+    """Gateway to router service: `POST /refine`; without `start` from nothing."""
+
+    edge_model: str
+    prompt: str = Field(repr=False)
+    tools: Tools = Field((), repr=False)
+    probes: Probes = Field(repr=False)
+    start: str | None = Field(None, repr=False)
+
+
+class RefineReply(Message):
+    """Router service to gateway: a refined recipe, and what it is worth.
+
+    Fidelity and agreement, of the start and of the recipe, are those of the probes held out.
+    Fidelity is None where the prompt has no effect on them.
+    """
+
+    recipe: str = Field(repr=False)
+    recipe_id: Digest
+    pool_id: Digest
+    generator_id: Digest
+    template_hash: Digest
+    fidelity_before: float | None
+    fidelity_after: float | None
+    agreement_before: float
+    agreement_after: float
+    probes: int
+    held_out: int
+    refine_seconds: float = Field(ge=0)
 
 
 class WorkerInfo(Message):

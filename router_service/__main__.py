@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,7 +14,7 @@ from config.ports import PortClaim, require_free
 from config.settings import Settings, load_settings
 from loragen.errors import StartupError
 from loragen.logs import configure_logs
-from router_service.plan import CloudPlan, plan_clouds
+from router_service.plan import ServicePlan, plan_service
 from router_service.ray_environment import prepare_ray, running_address
 
 logger = logging.getLogger("router_service")
@@ -28,7 +28,8 @@ Config = Annotated[
 
 @cli.callback(invoke_without_command=True)
 def run(context: typer.Context, config: Config = None) -> None:
-    """Run the router service: generators in Ray Serve actors behind POST /compile.
+    """Run the router service: generators in Ray Serve actors behind POST /compile, refiners behind
+    POST /refine.
 
     Exit status: 2 wrong configuration, 3 wrong or missing generator files.
     """
@@ -37,7 +38,7 @@ def run(context: typer.Context, config: Config = None) -> None:
     with _startup_errors():
         settings = load_settings(config)
         configure_logs(settings.logs.level)
-        serve_until_stopped(settings, plan_clouds(settings))
+        serve_until_stopped(settings, plan_service(settings))
 
 
 @cli.command()
@@ -54,7 +55,7 @@ def actors(config: Config = None) -> None:
         typer.echo(table(list_actors()))
 
 
-def serve_until_stopped(settings: Settings, plans: Sequence[CloudPlan]) -> None:
+def serve_until_stopped(settings: Settings, plan: ServicePlan) -> None:
     """Serve until SIGTERM or SIGINT, then end Ray and every process it started.
 
     Raises:
@@ -70,9 +71,9 @@ def serve_until_stopped(settings: Settings, plans: Sequence[CloudPlan]) -> None:
 
     try:
         _stop_on_signals()
-        with open_ray(settings, cpus=len(plans) * options.replicas * options.threads):
+        with open_ray(settings, cpus=plan.cpus(options)):
             _stop_on_signals()  # ray.init put its own handler there
-            with serving(settings, plans):
+            with serving(settings, plan):
                 logger.info(
                     "router service ready",
                     extra={"url": f"http://{options.host}:{options.port}"},

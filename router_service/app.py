@@ -1,6 +1,7 @@
 """App: the Ray Serve application; the only place where classes become deployments.
 
     HTTP proxy -> front (1 replica) -> generator-<cloud model> (replicas, batches) ...
+                                    -> refiner-<edge model> (1 replica, batches) ...
 
 A Serve config file names it as `import_path: router_service.app:application`.
 """
@@ -17,14 +18,18 @@ from starlette.applications import Starlette
 
 from config.secret_store import SecretStore
 from config.settings import GeneratorSettings, Settings, load_settings
-from loragen.errors import LoragenError
+from loragen.errors import ArtifactCorrupt, LoragenError
+from loragen.families import compiled_template
 from loragen.logs import configure_logs
-from loragen.wire import CompileReply, CompileRequest, Head
+from loragen.own_template import OwnTemplate
+from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
 from router_service.front import Front
 from router_service.generator_actor import Compiler, GeneratorActor, Outcome
 from router_service.loopback import bind_replica_to_loopback
-from router_service.plan import CloudPlan, plan_clouds
-from router_service.remote import RemoteGenerators
+from router_service.plan import CloudPlan, RefinerPlan, ServicePlan, plan_service
+from router_service.refiner_actor import Outcome as RefineOutcome
+from router_service.refiner_actor import Refiner, RefinerActor
+from router_service.remote import RemoteGenerators, RemoteRefiners
 
 APPLICATION: Final = "loragen"
 FRONT_CONCURRENCY: Final = 10_000
@@ -61,39 +66,74 @@ class ServedGenerator:
         return await self._actor.compile_batch(requests)
 
 
+class ServedRefiner:
+    """A refiner actor whose single refines wait for each other in batches."""
+
+    def __init__(self, plan: RefinerPlan, options: GeneratorSettings, level: str) -> None:
+        _settle(options, level)
+        self._actor = RefinerActor(plan.model.name, lambda: _load_refiner(plan, options))
+        self._batched.set_max_batch_size(options.refine_batch_size)
+        self._batched.set_batch_wait_timeout_s(options.batch_wait_seconds)
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task, in a batch with others that wait.
+
+        Raises:
+            LoragenError: why it cannot be refined.
+        """
+        outcome: RefineOutcome = await self._batched(request)
+        if isinstance(outcome, LoragenError):
+            raise outcome
+        return outcome
+
+    @serve.batch  # type: ignore[untyped-decorator]
+    async def _batched(self, requests: Sequence[RefineRequest]) -> list[RefineOutcome]:
+        return await self._actor.refine_batch(requests)
+
+
 class ServedFront:
-    """The HTTP interface over the handles of all generator deployments."""
+    """The HTTP interface over the handles of all other deployments."""
 
     def __init__(
         self,
-        handles: Mapping[str, DeploymentHandle],
+        generator_handles: Mapping[str, DeploymentHandle],
+        refiner_handles: Mapping[str, DeploymentHandle],
         options: GeneratorSettings,
-        level: str,
         *,
+        level: str,
         secret: str,
         max_body_bytes: int,
     ) -> None:
         _settle(options, level)
         generators = RemoteGenerators(
-            handles,
+            generator_handles,
             timeout_seconds=options.timeout_seconds,
             max_pending=options.replicas * _capacity(options),
         )
-        self._app = Front(generators, secret=secret, max_body_bytes=max_body_bytes).create()
+        refiners = RemoteRefiners(
+            refiner_handles,
+            timeout_seconds=options.refine_timeout_seconds,
+            max_pending=_refine_capacity(options),
+        )
+        front = Front(generators, refiners, secret=secret, max_body_bytes=max_body_bytes)
+        self._app = front.create()
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application that Serve mounts."""
         return self._app
 
 
-def build(settings: Settings, plans: Sequence[CloudPlan]) -> Application:
+def build(settings: Settings, plan: ServicePlan) -> Application:
     """Return the Serve application of a plan."""
-    handles: dict[str, Any] = {}
-    for plan in plans:
-        deployed = _generator_deployment(plan, settings.generator).bind(
-            dict(plan.folders), settings.generator, settings.logs.level
-        )
-        handles.update(dict.fromkeys(plan.folders, deployed))
+    options, level = settings.generator, settings.logs.level
+    generators: dict[str, Any] = {}
+    for cloud in plan.clouds:
+        deployed = _generator_deployment(cloud, options).bind(dict(cloud.folders), options, level)
+        generators.update(dict.fromkeys(cloud.folders, deployed))
+    refiners = {
+        each.model.name: _refiner_deployment(each, options).bind(each, options, level)
+        for each in plan.refiners
+    }
     front = serve.deployment(
         serve.ingress()(ServedFront),
         name="front",
@@ -102,9 +142,10 @@ def build(settings: Settings, plans: Sequence[CloudPlan]) -> Application:
     )
     # Only what it needs, not the settings: they hold other services' secrets.
     return front.bind(
-        handles,
-        settings.generator,
-        settings.logs.level,
+        generators,
+        refiners,
+        options,
+        level=level,
         secret=SecretStore(settings.state_dir).value("generator_secret", settings.generator_secret),
         max_body_bytes=settings.server.max_body_bytes,
     )
@@ -117,7 +158,7 @@ def application(_: Mapping[str, str]) -> Application:
         StartupError: the configuration or a generator's files are wrong.
     """
     settings = load_settings()
-    return build(settings, plan_clouds(settings))
+    return build(settings, plan_service(settings))
 
 
 def _generator_deployment(plan: CloudPlan, options: GeneratorSettings) -> serve.Deployment:
@@ -132,6 +173,23 @@ def _generator_deployment(plan: CloudPlan, options: GeneratorSettings) -> serve.
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={"num_cpus": options.threads},
     )
+
+
+def _refiner_deployment(plan: RefinerPlan, options: GeneratorSettings) -> serve.Deployment:
+    return serve.deployment(
+        ServedRefiner,
+        name=plan.deployment,
+        max_ongoing_requests=_refine_capacity(options),
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.2,
+        ray_actor_options={"num_cpus": options.refine_threads},
+    )
+
+
+def _refine_capacity(options: GeneratorSettings) -> int:
+    return options.refine_batch_size + options.max_queued
 
 
 def _capacity(options: GeneratorSettings) -> int:
@@ -152,6 +210,20 @@ def _load(folder: Path) -> Compiler:
     from loragen.method.generator import Generator  # torch only in the actor
 
     return Generator.load(folder)
+
+
+def _load_refiner(plan: RefinerPlan, options: GeneratorSettings) -> Refiner:
+    from loragen.method.refine import RefineSpec  # torch only in the actor
+    from loragen.method.refiner import Refiner as EdgeRefiner
+
+    _use_threads(options.refine_threads)
+    model = plan.model
+    own = OwnTemplate.load(model.model, model.chat_template)
+    compiled = compiled_template(own, model.model, model.compiled_template)
+    if compiled is None:
+        raise ArtifactCorrupt(f"edge model {model.name!r}: no compiled template")
+    spec = RefineSpec(steps=options.refine_steps)
+    return EdgeRefiner.load(model.model, plan.pool, own=own, compiled=compiled, spec=spec)
 
 
 def _use_threads(threads: int) -> None:

@@ -1,13 +1,14 @@
-"""Front: the HTTP interface of the router service, over any set of generators.
+"""Front: the HTTP interface of the router service, over any generators and refiners.
 
-POST /compile and GET /heads want the generator secret; GET /health tells whether every generator
-is loaded. All errors have the OpenAI shape. Prompts appear in no log and in no error.
+POST /compile, POST /refine and GET /heads want the generator secret; GET /health tells whether
+every generator is loaded. All errors have the OpenAI shape. Prompts and probes appear in no log
+and in no error.
 """
 
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -23,10 +24,11 @@ from loragen.errors import (
     RequestTooLarge,
     Unauthorized,
 )
-from loragen.wire import CompileReply, CompileRequest, Head, HeadList
+from loragen.wire import CompileReply, CompileRequest, Head, HeadList, RefineReply, RefineRequest
 
 logger = logging.getLogger(__name__)
 
+_Request = TypeVar("_Request", CompileRequest, RefineRequest)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -52,11 +54,31 @@ class Generators(Protocol):
         """
 
 
+class Refiners(Protocol):
+    """All refiners of the service."""
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task within the service's deadline.
+
+        Raises:
+            EdgeModelNotFound: no refiner for that edge model.
+            InvalidRequest: its templates refuse the prompt or a probe.
+            PromptTooLong: prompt and probe are longer than the edge model's context.
+            RecipeInvalid, RecipeMismatch: the start is not a recipe of its pool.
+            Overloaded: the queue is full.
+            GeneratorUnavailable: no actor holds the refiner.
+            DeadlineExceeded: it took too long.
+        """
+
+
 class Front:
     """The endpoints; `create` returns them as an application."""
 
-    def __init__(self, generators: Generators, *, secret: str, max_body_bytes: int) -> None:
+    def __init__(
+        self, generators: Generators, refiners: Refiners, *, secret: str, max_body_bytes: int
+    ) -> None:
         self._generators = generators
+        self._refiners = refiners
         self._secret = secret.encode()
         self._max_body_bytes = max_body_bytes
 
@@ -65,6 +87,7 @@ class Front:
         return Starlette(
             routes=[
                 Route("/compile", self._authorized(self._compile), methods=["POST"]),
+                Route("/refine", self._authorized(self._refine), methods=["POST"]),
                 Route("/heads", self._authorized(self._heads), methods=["GET"]),
                 Route("/health", self._health, methods=["GET"]),
             ],
@@ -85,7 +108,13 @@ class Front:
         return guarded
 
     async def _compile(self, request: Request) -> Response:
-        reply = await self._generators.compile(_parse(await self._read(request)))
+        asked = _parse(CompileRequest, await self._read(request))
+        reply = await self._generators.compile(asked)
+        return JSONResponse(reply.model_dump())
+
+    async def _refine(self, request: Request) -> Response:
+        asked = _parse(RefineRequest, await self._read(request))
+        reply = await self._refiners.refine(asked)
         return JSONResponse(reply.model_dump())
 
     async def _heads(self, _: Request) -> Response:
@@ -109,11 +138,11 @@ class Front:
         return bytes(body)
 
 
-def _parse(body: bytes) -> CompileRequest:
+def _parse(kind: type[_Request], body: bytes) -> _Request:
     try:
-        return CompileRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        # Without the input: it would be the prompt.
+        # Without the input: it would be the prompt, or a probe.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
         if first["type"] == "json_invalid":
@@ -141,7 +170,7 @@ async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     own: LoragenError = InvalidRequest(error.detail)
     if error.status_code == 404:
-        own = NotFound("the router service has /compile, /heads and /health")
+        own = NotFound("the router service has /compile, /refine, /heads and /health")
     return JSONResponse(own.body(), status_code=error.status_code, headers=error.headers)
 
 

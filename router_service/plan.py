@@ -1,10 +1,11 @@
-"""Plan: which generator actors a configuration needs, one deployment per cloud model.
+"""Plan: which actors a configuration needs: generators per cloud model, refiners per edge model.
 
 Edge models whose generators read the same cloud model share its actors. Everything wrong with the
 files that can be seen without torch is refused here, before Ray starts.
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,10 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from config.settings import Settings
+from config.settings import EdgeModelSettings, GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
+from loragen.families import FAMILIES
 
-GENERATOR_FILES: Final = ("config.json", "generator.safetensors", "pool.safetensors")
+POOL_FILE: Final = "pool.safetensors"
+GENERATOR_FILES: Final = ("config.json", "generator.safetensors", POOL_FILE)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,66 @@ class CloudPlan:
 
     deployment: str
     folders: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class RefinerPlan:
+    """One deployment: its name, and the edge model whose tasks it refines, with absolute paths."""
+
+    deployment: str
+    model: EdgeModelSettings
+
+    @property
+    def pool(self) -> Path:
+        """The pool file."""
+        assert self.model.generator is not None
+        return self.model.generator / POOL_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """All deployments but the front."""
+
+    clouds: tuple[CloudPlan, ...]
+    refiners: tuple[RefinerPlan, ...]
+
+    def cpus(self, options: GeneratorSettings) -> int:
+        """Return how many CPUs the actors take."""
+        generators = len(self.clouds) * options.replicas * options.threads
+        return generators + len(self.refiners) * options.refine_threads
+
+
+def plan_service(settings: Settings) -> ServicePlan:
+    """Return all deployments that a configuration needs.
+
+    Raises:
+        ConfigError, ArtifactCorrupt: see `plan_clouds`.
+    """
+    return ServicePlan(plan_clouds(settings), plan_refiners(settings))
+
+
+def plan_refiners(settings: Settings) -> tuple[RefinerPlan, ...]:
+    """Return a refiner for each edge model with a pool.
+
+    An edge model that is not on this machine can be compiled for, but not refined.
+    """
+    models = []
+    for model in settings.edge_models:
+        if model.generator is None:
+            continue
+        if (model.model / "config.json").is_file():
+            models.append(model)
+        else:
+            logger.warning("edge model not here: no refining", extra={"edge_model": model.name})
+    names = Counter(_plain(model.name) for model in models)
+    return tuple(
+        RefinerPlan(
+            f"refiner-{_plain(model.name)}"
+            + (_suffix(model.name) if names[_plain(model.name)] > 1 else ""),
+            _with_absolute_paths(model),
+        )
+        for model in models
+    )
 
 
 def plan_clouds(settings: Settings) -> tuple[CloudPlan, ...]:
@@ -65,9 +130,27 @@ def _cloud_folder(folder: Path) -> Path:
     return cloud
 
 
+def _with_absolute_paths(model: EdgeModelSettings) -> EdgeModelSettings:
+    # Actors have a working folder of their own.
+    choice = model.compiled_template
+    if choice is not None and choice not in FAMILIES:
+        choice = str(Path(choice).resolve())
+    paths = {
+        "model": model.model.resolve(),
+        "generator": model.generator and model.generator.resolve(),
+        "chat_template": model.chat_template and model.chat_template.resolve(),
+        "compiled_template": choice,
+    }
+    return model.model_copy(update=paths)
+
+
 def _name(cloud: Path) -> str:
-    return "generator-" + re.sub(r"[^A-Za-z0-9_.-]", "-", cloud.name)
+    return "generator-" + _plain(cloud.name)
 
 
-def _suffix(cloud: Path) -> str:
-    return "-" + sha256(str(cloud).encode()).hexdigest()[:6]
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)
+
+
+def _suffix(whole: Path | str) -> str:
+    return "-" + sha256(str(whole).encode()).hexdigest()[:6]

@@ -1,15 +1,15 @@
-"""Remote generators: the actors behind Ray Serve handles, seen as plain calls.
+"""Remote: the actors behind Ray Serve handles, seen as plain calls.
 
-The one boundary where Ray's exceptions become ours. Compiling twice does no harm, so a call that
+The one boundary where Ray's exceptions become ours. Nothing here does harm twice, so a call that
 lost its actor is sent again until the deadline; Serve meanwhile starts another one.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -22,7 +22,7 @@ from loragen.errors import (
     LoragenError,
     Overloaded,
 )
-from loragen.wire import CompileReply, CompileRequest, Head
+from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,56 @@ RESTART_SECONDS: Final = 5.0
 HEADS_TIMEOUT_SECONDS: Final = 2.0
 
 
-class RemoteGenerators:
-    """The generators in the actors of `handles`, by edge model.
+class Calls:
+    """Calls that wait for their actor until a deadline, so many at once per deployment.
 
-    Counts what is under way per deployment and refuses beyond `max_pending`. Serve could do that,
-    but its queue polls full actors with growing pauses: 300 waiting compiles took 20 s, not 3.
+    Counts what is under way and refuses beyond `max_pending`. Serve could do that, but its queue
+    polls full actors with growing pauses: 300 waiting compiles took 20 s, not 3.
     """
+
+    def __init__(self, doing: str, *, timeout_seconds: float, max_pending: int) -> None:
+        """Take what the calls do, for errors."""
+        self._doing = doing
+        self._timeout_seconds = timeout_seconds
+        self._max_pending = max_pending
+        self._pending: Counter[str] = Counter()
+
+    async def call(self, deployment: str, send: Callable[[], Any]) -> Any:
+        """Return what the deployment's actor answers.
+
+        Raises:
+            Overloaded: enough calls wait for it.
+            GeneratorUnavailable: no actor answers.
+            DeadlineExceeded: it took too long.
+        """
+        if self._pending[deployment] >= self._max_pending:
+            raise Overloaded(f"too many calls are waiting for {self._doing}", retry_after=1.0)
+        self._pending[deployment] += 1
+        try:
+            return await self._call_until_deadline(send)
+        finally:
+            self._pending[deployment] -= 1
+
+    async def _call_until_deadline(self, send: Callable[[], Any]) -> Any:
+        lost = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                while True:
+                    try:
+                        return await _answer(send)
+                    except GeneratorUnavailable:
+                        logger.warning("call lost its actor, sending it again")
+                        lost = True
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+        except TimeoutError:
+            if lost:
+                raise _unavailable() from None
+            seconds = f"{self._timeout_seconds:g} s"
+            raise DeadlineExceeded(f"{self._doing} took longer than {seconds}") from None
+
+
+class RemoteGenerators:
+    """The generators in the actors of `handles`, by edge model."""
 
     def __init__(
         self,
@@ -47,9 +91,7 @@ class RemoteGenerators:
         max_pending: int,
     ) -> None:
         self._handles = handles
-        self._timeout_seconds = timeout_seconds
-        self._max_pending = max_pending
-        self._pending: Counter[str] = Counter()
+        self._calls = Calls("compiling", timeout_seconds=timeout_seconds, max_pending=max_pending)
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt; see `router_service.front.Generators` for what it raises."""
@@ -59,33 +101,10 @@ class RemoteGenerators:
                 f"no generator compiles for the edge model {request.edge_model!r}",
                 param="edge_model",
             )
-        deployment = handle.deployment_name
-        if self._pending[deployment] >= self._max_pending:
-            raise Overloaded("too many compiles are waiting", retry_after=1.0)
-        self._pending[deployment] += 1
-        try:
-            return await self._compile_until_deadline(handle, request)
-        finally:
-            self._pending[deployment] -= 1
-
-    async def _compile_until_deadline(
-        self, handle: DeploymentHandle, request: CompileRequest
-    ) -> CompileReply:
-        lost = False
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                while True:
-                    try:
-                        return await _compile(handle, request)
-                    except GeneratorUnavailable:
-                        logger.warning("compile lost its actor, sending it again")
-                        lost = True
-                        await asyncio.sleep(RETRY_PAUSE_SECONDS)
-        except TimeoutError:
-            if lost:
-                raise _unavailable() from None
-            seconds = f"{self._timeout_seconds:g} s"
-            raise DeadlineExceeded(f"compiling took longer than {seconds}") from None
+        reply: CompileReply = await self._calls.call(
+            handle.deployment_name, lambda: handle.compile.remote(request)
+        )
+        return reply
 
     async def heads(self) -> tuple[Head, ...]:
         """Return what the actors compile for.
@@ -106,6 +125,32 @@ class RemoteGenerators:
         return tuple(head for part in parts for head in part)
 
 
+class RemoteRefiners:
+    """The refiners in the actors of `handles`, by edge model."""
+
+    def __init__(
+        self,
+        handles: Mapping[str, DeploymentHandle],
+        *,
+        timeout_seconds: float,
+        max_pending: int,
+    ) -> None:
+        self._handles = handles
+        self._calls = Calls("refining", timeout_seconds=timeout_seconds, max_pending=max_pending)
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task; see `router_service.front.Refiners` for what it raises."""
+        handle = self._handles.get(request.edge_model)
+        if handle is None:
+            raise EdgeModelNotFound(
+                f"nothing refines for the edge model {request.edge_model!r}", param="edge_model"
+            )
+        reply: RefineReply = await self._calls.call(
+            handle.deployment_name, lambda: handle.refine.remote(request)
+        )
+        return reply
+
+
 @contextmanager
 def mapped() -> Iterator[None]:
     """Turn what a Ray Serve handle raises into our errors."""
@@ -119,15 +164,14 @@ def mapped() -> Iterator[None]:
         raise _unavailable() from error
 
 
-async def _compile(handle: DeploymentHandle, request: CompileRequest) -> CompileReply:
+async def _answer(send: Callable[[], Any]) -> Any:
     with mapped():
-        response = handle.compile.remote(request)
+        response = send()
         try:
-            reply: CompileReply = await response
+            return await response
         except asyncio.CancelledError:
             response.cancel()
             raise
-        return reply
 
 
 async def _heads(handle: DeploymentHandle) -> tuple[Head, ...]:

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,14 +13,14 @@ from ray.serve.schema import LoggingConfig
 from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, StartupError
 from router_service.app import APPLICATION, build
-from router_service.plan import CloudPlan
+from router_service.plan import ServicePlan
 
 LOGS: Final = "logs/ray-serve"
 _OWN_ERROR: Final = re.compile(r"loragen\.errors\.\w+: (.+)")
 
 
 @contextmanager
-def serving(settings: Settings, plans: Sequence[CloudPlan]) -> Iterator[None]:
+def serving(settings: Settings, plan: ServicePlan) -> Iterator[None]:
     """Deploy the application on the connected Ray; returns when every generator is loaded.
 
     Raises:
@@ -41,14 +41,14 @@ def serving(settings: Settings, plans: Sequence[CloudPlan]) -> Iterator[None]:
             host=options.host,
             port=options.port,
             # The service answers 504 itself; this only ends what is stuck in the proxy.
-            request_timeout_s=options.timeout_seconds + 5,
+            request_timeout_s=max(options.timeout_seconds, options.refine_timeout_seconds) + 5,
         ),
         logging_config=logging_config,
     )
     try:
         try:
             serve.run(
-                build(settings, plans),
+                build(settings, plan),
                 name=APPLICATION,
                 route_prefix="/",
                 logging_config=logging_config,

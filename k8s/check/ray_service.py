@@ -98,11 +98,13 @@ def _http_problems(http: Mapping[str, Any], settings: Settings | None) -> Iterat
     if http.get("port") != settings.generator.port:
         yield f"http_options.port {http.get('port')}: generator.port is {settings.generator.port}"
     limit = http.get("request_timeout_s")
-    if limit is not None and limit <= settings.generator.timeout_seconds:
-        yield (
-            f"http_options.request_timeout_s {limit}: must be longer than "
-            f"generator.timeout_seconds, {settings.generator.timeout_seconds:g}"
-        )
+    for name in ("timeout_seconds", "refine_timeout_seconds"):
+        seconds = getattr(settings.generator, name)
+        if limit is not None and limit <= seconds:
+            yield (
+                f"http_options.request_timeout_s {limit}: must be longer than "
+                f"generator.{name}, {seconds:g}"
+            )
 
 
 def _unknown(section: str, fields: Mapping[str, Any]) -> Iterator[str]:
@@ -150,10 +152,12 @@ def _capacity_problems(cluster: Mapping[str, Any], settings: Settings | None) ->
         cpus = (group.get("rayStartParams") or {}).get("num-cpus", "0")
         offered += float(cpus) * group.get("replicas", group.get("minReplicas", 0))
     options = settings.generator
-    if offered < options.replicas * options.threads:
+    refiners = sum(model.generator is not None for model in settings.edge_models)
+    if offered < options.replicas * options.threads + refiners * options.refine_threads:
         yield (
             f"the worker groups offer {offered:g} CPUs, but generator.replicas x threads is "
-            f"{options.replicas} x {options.threads}: some actors would never start"
+            f"{options.replicas} x {options.threads}, and {refiners} refiners take "
+            f"{options.refine_threads} each: some actors would never start"
         )
 
 

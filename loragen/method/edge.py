@@ -77,9 +77,9 @@ class EdgeModel:
         for _ in range(max_tokens):
             ids_BT = _pad_right([rows[row] for row in open_rows])
             gates = None if gates_BLMR is None else gates_BLMR[open_rows]
-            logits_BTV = self.logits(ids_BT, gates)
             last = torch.tensor([len(rows[row]) - 1 for row in open_rows])
-            chosen = logits_BTV[torch.arange(len(open_rows)), last].argmax(-1).tolist()
+            states_BD = self.states(ids_BT, gates)[torch.arange(len(open_rows)), last]
+            chosen = self.model.get_output_embeddings()(states_BD).argmax(-1).tolist()
             for row, token in zip(open_rows, chosen, strict=True):
                 rows[row].append(token)
             open_rows = [row for row in open_rows if rows[row][-1] != end_id]

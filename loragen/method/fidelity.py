@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from loragen.method.edge import EdgeModel
-from loragen.method.probes import Probe, answer_losses, answered
+from loragen.method.probes import Chat, Probe, answer_losses, answered, answers, batches
 
 FLOOR_NATS: Final = 0.05
 """Least effect of a prompt, in nats per token, that a share of it can be measured of."""
@@ -33,18 +33,29 @@ class Fidelity:
 def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -> Fidelity:
     """Compare the edge model under a task's gates with itself under the task's prompt."""
     known = answered(edge, probes)
-    gates_BLMR = gates_LMR.expand(len(known), -1, -1, -1)
-    answers = [probe.answer or () for probe in known]
-    bare = list(zip([probe.bare for probe in known], answers, strict=True))
-    prompted = list(zip([probe.prompted for probe in known], answers, strict=True))
-    with_prompt = answer_losses(edge, prompted).mean().item()
-    without = answer_losses(edge, bare).mean().item()
-    with_recipe = answer_losses(edge, bare, gates_BLMR).mean().item()
-    said = edge.generate([probe.bare for probe in known], gates_BLMR)
-    same = [list(answer[:-1]) == own for answer, own in zip(answers, said, strict=True)]
+    wanted = [list(probe.answer or ()) for probe in known]
+    bare = list(zip([probe.bare for probe in known], wanted, strict=True))
+    prompted = list(zip([probe.prompted for probe in known], wanted, strict=True))
+    with_prompt = _mean_loss(edge, prompted)
+    without = _mean_loss(edge, bare)
+    with_recipe = _mean_loss(edge, bare, gates_LMR)
+    said = answers(
+        edge, [probe.bare for probe in known], gates_LMR, max_tokens=max(map(len, wanted))
+    )
+    same = [own == answer for own, answer in zip(said, wanted, strict=True)]
     effect = without - with_prompt
     score = None if effect < FLOOR_NATS else 1 - (with_recipe - with_prompt) / effect
     return Fidelity(
         score=None if score is None else min(max(score, 0.0), _BEST),
         agreement=sum(same) / len(same),
     )
+
+
+def _mean_loss(
+    edge: EdgeModel, chats: Sequence[Chat], gates_LMR: torch.Tensor | None = None
+) -> float:
+    total = 0.0
+    for rows in batches([len(question) + len(answer) for question, answer in chats]):
+        gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
+        total += answer_losses(edge, [chats[row] for row in rows], gates).sum().item()
+    return total / len(chats)

@@ -1,14 +1,20 @@
 """Probes: messages to one task, on which its recipe is fitted or measured against its prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch.nn import functional
 
 from loragen.method.edge import EdgeModel
 
-_IGNORED = -100
+_IGNORED: Final = -100
+BATCH_TOKENS: Final = 8_192
+"""Padded tokens that the edge model reads at once, so that memory does not follow the probes."""
+
+Chat = tuple[Sequence[int], Sequence[int]]
+"""A question, up to where the answer starts, and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +32,46 @@ class Probe:
 
 def answered(edge: EdgeModel, probes: Sequence[Probe], *, max_tokens: int = 64) -> list[Probe]:
     """Return the probes, each with an answer: its own, or the edge model's under the prompt."""
-    end_id = int(edge.model.config.eos_token_id)
     unanswered = [probe.prompted for probe in probes if probe.answer is None]
-    said = iter(edge.generate(unanswered, max_tokens=max_tokens) if unanswered else [])
+    said = iter(answers(edge, unanswered, max_tokens=max_tokens))
     return [
-        Probe(probe.prompted, probe.bare, [*next(said), end_id]) if probe.answer is None else probe
+        Probe(probe.prompted, probe.bare, next(said)) if probe.answer is None else probe
         for probe in probes
     ]
 
 
+def answers(
+    edge: EdgeModel,
+    questions: Sequence[Sequence[int]],
+    gates_LMR: torch.Tensor | None = None,
+    *,
+    max_tokens: int,
+) -> list[list[int]]:
+    """Return greedy answers, all under the same gates; with the end token where they got to it."""
+    end_id = int(edge.model.config.eos_token_id)
+    said: list[list[int]] = []
+    for rows in batches([len(question) + max_tokens for question in questions]):
+        gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
+        asked = [questions[row] for row in rows]
+        said += edge.generate(asked, gates, max_tokens=max_tokens)
+    return [[*answer, end_id] if len(answer) < max_tokens else answer for answer in said]
+
+
+def batches(lengths: Sequence[int]) -> Iterator[range]:
+    """Yield rows of these lengths in order, as many at once as may be padded to one length."""
+    start, longest = 0, 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, length)
+        if row > start and longest * (row + 1 - start) > BATCH_TOKENS:
+            yield range(start, row)
+            start, longest = row, length
+    if lengths:
+        yield range(start, len(lengths))
+
+
 def answer_losses(
     edge: EdgeModel,
-    chats: Sequence[tuple[Sequence[int], Sequence[int]]],
+    chats: Sequence[Chat],
     gates_BLMR: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return, per chat of a question and an answer, the answer's negative log-likelihood [B].

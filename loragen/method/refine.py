@@ -14,7 +14,7 @@ from random import Random
 import torch
 
 from loragen.method.edge import EdgeModel
-from loragen.method.probes import Probe, answer_losses, answered
+from loragen.method.probes import Probe, answer_losses, answered, batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +30,37 @@ class RefineSpec:
 def refine(
     edge: EdgeModel,
     tasks: Sequence[Sequence[Probe]],
-    start_BLMR: torch.Tensor,
+    start_BLMN: torch.Tensor,
     spec: RefineSpec,
+    *,
+    rank: int = 1,
 ) -> torch.Tensor:
-    """Return fitted gates [B, L, M, R] of tasks with these probes, starting from given gates.
+    """Return fitted gates [B, L, M, N] of tasks with these probes, starting from given gates.
 
-    The edge model's weights must not ask for gradients.
+    Each gate is that of an expert of `rank`. The edge model's weights must not ask for gradients.
     """
     lessons = [
-        [(probe.bare, probe.answer or ()) for probe in _with_answers(edge, probes, spec)]
+        [
+            (probe.bare, probe.answer or ())
+            for probe in answered(edge, probes, max_tokens=spec.max_answer_tokens)
+        ]
         for probes in tasks
     ]
     draws = [Random(0) for _ in tasks]
-    gates_BLMR = start_BLMR.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([gates_BLMR], lr=spec.lr)
+    gates_BLMN = start_BLMN.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([gates_BLMN], lr=spec.lr)
+    owners = [task for task in range(len(tasks)) for _ in range(spec.probes_per_step)]
     for step in range(spec.steps):
         chats = [
             chat
             for rng, lesson in zip(draws, lessons, strict=True)
             for chat in rng.choices(lesson, k=spec.probes_per_step)
         ]
-        losses = answer_losses(edge, chats, gates_BLMR.repeat_interleave(spec.probes_per_step, 0))
         optimizer.param_groups[0]["lr"] = spec.lr * (1 - step / spec.steps)
         optimizer.zero_grad()
-        (losses.sum() / spec.probes_per_step).backward()
+        for rows in batches([len(question) + len(answer) for question, answer in chats]):
+            gates = gates_BLMN[[owners[row] for row in rows]].repeat_interleave(rank, -1)
+            losses = answer_losses(edge, [chats[row] for row in rows], gates)
+            (losses.sum() / spec.probes_per_step).backward()
         optimizer.step()
-    return gates_BLMR.detach()
-
-
-def _with_answers(edge: EdgeModel, probes: Sequence[Probe], spec: RefineSpec) -> list[Probe]:
-    return answered(edge, probes, max_tokens=spec.max_answer_tokens)
+    return gates_BLMN.detach()

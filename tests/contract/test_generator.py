@@ -1,4 +1,4 @@
-"""The generator contract over the front in this process, with a fake that compiles."""
+"""The service's contracts over the front in this process, with fakes that compile and refine."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loragen.errors import GeneratorUnavailable, LoragenError, Overloaded
-from loragen.wire import CompileReply, CompileRequest, Head
+from loragen.errors import EdgeModelNotFound, GeneratorUnavailable, LoragenError, Overloaded
+from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
 from router_service.front import Front
 from router_service.generator_actor import GeneratorActor
+from router_service.refiner_actor import RefinerActor
 from tests.contract.generator_contract import (
     EDGE_MODEL,
     MAX_BODY_BYTES,
@@ -17,14 +18,17 @@ from tests.contract.generator_contract import (
     GeneratorContract,
     compile_prompt,
 )
+from tests.contract.refiner_contract import RefinerContract
 from tests.fakes.fake_generator import FakeGenerator
+from tests.fakes.fake_refiner import FakeRefiner
 
 
 class InProcess:
-    """The actor's class without Ray."""
+    """The actors' classes without Ray."""
 
     def __init__(self) -> None:
         self._actor = GeneratorActor({EDGE_MODEL: Path()}, FakeGenerator.load)
+        self._refiner = RefinerActor(EDGE_MODEL, FakeRefiner)
         self.failure: Exception | None = None
 
     async def compile(self, request: CompileRequest) -> CompileReply:
@@ -32,6 +36,14 @@ class InProcess:
             raise self.failure
         # One batch at a time, as serve.batch does it.
         outcome = self._actor._compile_all([request])[0]
+        if isinstance(outcome, LoragenError):
+            raise outcome
+        return outcome
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        if request.edge_model != EDGE_MODEL:
+            raise EdgeModelNotFound("nothing refines for it")
+        (outcome,) = self._refiner._refine_all([request])
         if isinstance(outcome, LoragenError):
             raise outcome
         return outcome
@@ -49,10 +61,14 @@ def generators() -> InProcess:
 
 @pytest.fixture
 async def client(generators: InProcess) -> AsyncIterator[httpx.AsyncClient]:
-    app = Front(generators, secret=SECRET, max_body_bytes=MAX_BODY_BYTES).create()
+    app = Front(generators, generators, secret=SECRET, max_body_bytes=MAX_BODY_BYTES).create()
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
         yield client
+
+
+class TestFrontRefining(RefinerContract):
+    """The contract of refining."""
 
 
 class TestFront(GeneratorContract):

@@ -15,12 +15,14 @@ import pytest
 
 from config.settings import child_environment
 from tests.contract.generator_contract import (
+    EDGE_MODEL,
     MAX_BODY_BYTES,
     SECRET,
     GeneratorContract,
     bearer,
     compile_prompt,
 )
+from tests.contract.refiner_contract import RefinerContract
 from tests.fakes.router_service_process import ROOT, RouterServiceProcess
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -50,6 +52,10 @@ async def client(service: RouterServiceProcess) -> AsyncIterator[httpx.AsyncClie
 
 class TestRealService(GeneratorContract):
     """The contract, through Serve's proxy, the front's actor and the generator's actor."""
+
+
+class TestRealRefining(RefinerContract):
+    """The contract of refining, in the refiner's actor on the tiny edge model."""
 
 
 async def test_concurrent_prompts_share_batches(
@@ -105,6 +111,11 @@ async def test_prompts_are_in_no_log(
     for prompt in (PRIVATE, PRIVATE + "x" * 1_000):
         await compile_prompt(client, prompt)
     await client.post("/compile", json={"prompt": PRIVATE}, headers=bearer())
+    probes = [{"input": f"{PRIVATE} {number}"} for number in range(8)]
+    body = {"edge_model": EDGE_MODEL, "prompt": PRIVATE, "probes": probes}
+    assert (await client.post("/refine", json=body, headers=bearer())).status_code == 200
+    body["probes"] = [*probes, {"input": PRIVATE * 20}]
+    assert (await client.post("/refine", json=body, headers=bearer())).status_code == 400
     assert files_with(PRIVATE, [service.log.parent, service.ray_folder]) == []
 
 

@@ -16,9 +16,9 @@ from loragen.errors import (
     Overloaded,
     PromptTooLong,
 )
-from loragen.wire import CompileReply, CompileRequest
+from loragen.wire import CompileReply, CompileRequest, ProbeText, RefineRequest
 from router_service import remote
-from router_service.remote import RemoteGenerators, mapped
+from router_service.remote import RemoteGenerators, RemoteRefiners, mapped
 
 REPLY = CompileReply(
     recipe="r",
@@ -125,6 +125,13 @@ async def test_beyond_the_bound_is_refused_at_once_and_room_comes_back() -> None
 async def test_an_unknown_edge_model_is_refused() -> None:
     with pytest.raises(EdgeModelNotFound):
         await generators(Handle()).compile(CompileRequest(edge_model="other", prompt="x"))
+
+
+async def test_a_refine_without_refiner_is_refused() -> None:
+    probes = tuple(ProbeText(input=str(number)) for number in range(8))
+    request = RefineRequest(edge_model="other", prompt="x", probes=probes)
+    with pytest.raises(EdgeModelNotFound):
+        await RemoteRefiners({}, timeout_seconds=5.0, max_pending=2).refine(request)
 
 
 def from_actor(error: Exception) -> RayTaskError:

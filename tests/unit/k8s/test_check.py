@@ -404,7 +404,7 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
     ),
     "too few CPUs for the generators": (
         lambda c: c.configure("ray_address: auto", "ray_address: auto\n  replicas: 4"),
-        "RayService router-service: the worker groups offer 1 CPUs",
+        "RayService router-service: the worker groups offer 2 CPUs",
     ),
     "generators on loopback": (
         lambda c: c.configure("  ray_address: auto\n", ""),

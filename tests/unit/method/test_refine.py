@@ -68,7 +68,7 @@ def test_unanswered_probes_learn_what_the_prompt_makes_the_edge_say(edge: EdgeMo
     probes = [Probe([65, 66, 7, 8], [7, 8])]
     said = edge.generate([probes[0].prompted], max_tokens=4)[0]
     gates = refine(edge, [probes], torch.zeros(1, *SHAPE), SPEC)
-    chat = [(probes[0].bare, [*said, END])]
+    chat = [(probes[0].bare, [*said, END] if len(said) < 4 else said)]
     assert answer_losses(edge, chat, gates).item() < 0.5 * answer_losses(edge, chat).item()
 
 

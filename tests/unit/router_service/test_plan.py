@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import EdgeModelSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
-from router_service.plan import GENERATOR_FILES, plan_clouds
+from router_service.plan import GENERATOR_FILES, plan_clouds, plan_refiners, plan_service
 
 
 def generator(folder: Path, cloud: str) -> Path:
@@ -70,3 +70,34 @@ def test_an_unreadable_generator_is_named(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ArtifactCorrupt, match="names no cloud model"):
         plan_clouds(settings(one=folder))
+
+
+def edge(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_edge_models_that_are_here_and_have_a_pool_get_a_refiner(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = edge(tmp_path / "edge")
+    folder = generator(tmp_path / "g", "../cloud")
+    models = [
+        EdgeModelSettings(name=name, model=model, generator=pool, compiled_template=template)
+        for name, model, pool, template in (
+            ("a/b", here, folder, "qwen3"),
+            ("a-b", here, folder, "own.jinja"),
+            ("gone", tmp_path / "gone", folder, None),
+            ("plain", here, None, None),
+        )
+    ]
+    settings = Settings(edge_models=tuple(models), generator={"refine_threads": 2})
+    first, second = plan_refiners(settings)
+    assert first.deployment != second.deployment
+    assert first.deployment.startswith("refiner-a-b-")
+    assert first.pool == folder / "pool.safetensors"
+    assert first.model.compiled_template == "qwen3"
+    assert second.model.compiled_template == str(Path("own.jinja").resolve())
+    assert caplog.records[-1].edge_model == "gone"  # type: ignore[attr-defined]
+    assert plan_service(settings).cpus(settings.generator) == 1 + 2 * 2

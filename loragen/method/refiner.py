@@ -1,0 +1,175 @@
+"""Refiner: refines tasks given as texts, and says what it brought on probes it did not fit.
+
+A quarter of a task's probes is held out: they measure the recipe it had and the refined one, as
+int8 bytes, the way they are served.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final, Self
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong
+from loragen.method.edge import EdgeModel
+from loragen.method.fidelity import Fidelity, measure
+from loragen.method.gatespace import stack_gates
+from loragen.method.pool import Pool
+from loragen.method.probes import Probe, answered
+from loragen.method.refine import RefineSpec, refine
+from loragen.own_template import OwnTemplate
+from loragen.recipe import Level, Recipe
+from loragen.template import CompiledTemplate
+from loragen.tools import Tool
+
+_HELD_OUT_SHARE: Final = 4
+"""One probe of so many is held out ..."""
+_LEAST_HELD_OUT: Final = 4
+"""... but not fewer than this: a score of less says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A task's probes as tokens: those to fit, those to measure with, and where to start."""
+
+    fitted: list[Probe]
+    held_out: list[Probe]
+    start: Recipe | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """The recipe that came of it, and both recipes' fidelity on the probes held out."""
+
+    recipe: Recipe
+    before: Fidelity
+    after: Fidelity
+    held_out: int
+
+
+class Refiner:
+    """Fits tasks of one edge model on its pool, which `pool_id` and `template_hash` tell."""
+
+    def __init__(
+        self,
+        edge: EdgeModel,
+        pool: Pool,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        own: OwnTemplate,
+        compiled: CompiledTemplate,
+        spec: RefineSpec,
+    ) -> None:
+        edge.model.requires_grad_(False)
+        self.pool_id = pool.id
+        self.template_hash = pool.spec.template_hash
+        self._pool = pool
+        self._edge = edge
+        self._tokenizer = tokenizer
+        self._own = own.with_system()
+        self._compiled = compiled
+        self._spec = spec
+        self._context = int(edge.model.config.max_position_embeddings)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        pool_file: Path,
+        *,
+        own: OwnTemplate,
+        compiled: CompiledTemplate,
+        spec: RefineSpec,
+    ) -> Self:
+        """Load the edge model in a folder, with its pool and its templates.
+
+        Raises:
+            ArtifactCorrupt: a file is unreadable, or the pool was made for another edge model or
+                compiled template.
+        """
+        pool = Pool.load(pool_file)
+        if pool.spec.template_hash != compiled.hash:
+            raise ArtifactCorrupt(f"pool {pool_file} was made for another compiled template")
+        edge = EdgeModel.load(folder, pool)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(edge, pool, tokenizer, own=own, compiled=compiled, spec=spec)
+
+    def lesson(
+        self,
+        prompt: str,
+        probes: Sequence[tuple[str, str | None]],
+        *,
+        tools: Sequence[Tool] = (),
+        start: Recipe | None = None,
+    ) -> Lesson:
+        """Read a task: its prompt, what to ask it, and what to answer, where that is given.
+
+        Raises:
+            InvalidRequest: the templates refuse the prompt or a probe.
+            PromptTooLong: with the prompt a probe does not fit the edge model's context.
+            RecipeMismatch, RecipeInvalid: the start is not a recipe of this pool.
+        """
+        stack_gates([start], self.pool_id, self._pool.spec)
+        system = [{"role": "system", "content": prompt}] if prompt else []
+        asked = [self._probe(system, tools, *probe) for probe in probes]
+        known = answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
+        Random(0).shuffle(known)  # clients sort: without it whole kinds could be held out
+        held_out = max(_LEAST_HELD_OUT, len(known) // _HELD_OUT_SHARE)
+        return Lesson(known[held_out:], known[:held_out], start)
+
+    def fit(self, lessons: Sequence[Lesson]) -> list[torch.Tensor]:
+        """Return fitted gates [L, M, N] of each lesson, one per expert."""
+        spec = self._pool.spec
+        starts = stack_gates([each.start for each in lessons], self.pool_id, spec)
+        gates_BLMN = refine(
+            self._edge,
+            [each.fitted for each in lessons],
+            starts[..., :: spec.rank],
+            self._spec,
+            rank=spec.rank,
+        )
+        return list(gates_BLMN)
+
+    def examine(self, lesson: Lesson, gates_LMN: torch.Tensor) -> Refined:
+        """Make fitted gates a recipe, and measure it beside the one it comes from.
+
+        Raises:
+            RecipeInvalid: fitting led out of bounds.
+        """
+        recipe = Recipe.encode(gates_LMN.numpy(), pool_id=self.pool_id, level=Level.DENSE)
+        pair = stack_gates([lesson.start, recipe], self.pool_id, self._pool.spec)
+        before, after = (measure(self._edge, lesson.held_out, gates) for gates in pair)
+        return Refined(recipe, before, after, len(lesson.held_out))
+
+    def _probe(
+        self,
+        system: Sequence[Mapping[str, str]],
+        tools: Sequence[Tool],
+        question: str,
+        answer: str | None,
+    ) -> Probe:
+        chat = [{"role": "user", "content": question}]
+        prompted = self._own.try_render([*system, *chat], tools=[tool.body() for tool in tools])
+        if prompted is None:
+            raise InvalidRequest("the edge model's chat template refuses the prompt")
+        end_id = int(self._edge.model.config.eos_token_id)
+        probe = Probe(
+            prompted=self._encode(prompted),
+            bare=self._encode(self._compiled.render(chat)),
+            answer=None if answer is None else [*self._encode(answer), end_id],
+        )
+        needed = len(probe.prompted) + max(len(probe.answer or ()), self._spec.max_answer_tokens)
+        if needed > self._context:
+            raise PromptTooLong(
+                f"a probe needs {needed} tokens with the prompt and its answer; the edge model "
+                f"reads {self._context}",
+                param="probes",
+            )
+        return probe
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

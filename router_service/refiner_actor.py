@@ -1,0 +1,177 @@
+"""Refiner actor: one process that refines tasks of one edge model, several side by side.
+
+A plain class: `router_service.app` turns it into a Ray Serve deployment, tests use it as it is. It
+loads the edge model when it is first asked: an installation that never refines pays nothing for it.
+One task's failure is that task's alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any, Final, Protocol
+
+from loragen.errors import LoragenError
+from loragen.recipe import Recipe
+from loragen.tools import Tool
+from loragen.wire import RefineReply, RefineRequest
+
+logger = logging.getLogger(__name__)
+
+GENERATOR_ID: Final = sha256(b"loragen-refine/1").hexdigest()
+"""In place of a generator's id in what is known of a refined recipe."""
+
+
+class Score(Protocol):
+    """A recipe's fidelity, as `loragen.method.fidelity.Fidelity`."""
+
+    @property
+    def score(self) -> float | None: ...  # noqa: D102 - named by the class
+
+    @property
+    def agreement(self) -> float: ...  # noqa: D102
+
+
+class Refined(Protocol):
+    """A refined task, as `loragen.method.refiner.Refined`."""
+
+    @property
+    def recipe(self) -> Recipe: ...  # noqa: D102 - named by the class
+
+    @property
+    def before(self) -> Score: ...  # noqa: D102
+
+    @property
+    def after(self) -> Score: ...  # noqa: D102
+
+    @property
+    def held_out(self) -> int: ...  # noqa: D102
+
+
+class Refiner(Protocol):
+    """A loaded refiner, as `loragen.method.refiner.Refiner`; lessons and gates are its own."""
+
+    pool_id: str
+    template_hash: str
+
+    def lesson(
+        self,
+        prompt: str,
+        probes: Sequence[tuple[str, str | None]],
+        *,
+        tools: Sequence[Tool],
+        start: Recipe | None,
+    ) -> Any:
+        """Read a task.
+
+        Raises:
+            LoragenError: why it cannot be refined.
+        """
+
+    def fit(self, lessons: Sequence[Any]) -> Sequence[Any]:
+        """Return the gates fitted for each lesson."""
+
+    def examine(self, lesson: Any, gates: Any, /) -> Refined:
+        """Make gates a recipe and measure it.
+
+        Raises:
+            LoragenError: they make none.
+        """
+
+
+Load = Callable[[], Refiner]
+Outcome = RefineReply | LoragenError
+
+
+class RefinerActor:
+    """Refines tasks of one edge model."""
+
+    def __init__(self, edge_model: str, load: Load) -> None:
+        self._edge_model = edge_model
+        self._load = load
+        self._refiner: Refiner | None = None
+
+    async def refine_batch(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
+        """Refine each request's task, in order; what cannot be refined is its error."""
+        return await asyncio.to_thread(self._refine_all, requests)
+
+    def _refine_all(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
+        started = time.monotonic()
+        try:
+            refined = self._refine_together(self._loaded(), requests)
+        except LoragenError as error:  # the edge model cannot be loaded
+            return [error] * len(requests)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, its callers get an answer
+            # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
+            logger.error("refining failed", extra={"error": type(error).__name__})
+            return [LoragenError("the refiner failed")] * len(requests)
+        seconds = time.monotonic() - started
+        logger.info(
+            "tasks refined",
+            extra={
+                "edge_model": self._edge_model,
+                "tasks": len(requests),
+                "seconds": round(seconds, 2),
+            },
+        )
+        return [
+            each if isinstance(each, LoragenError) else self._reply(each, request, seconds)
+            for each, request in zip(refined, requests, strict=True)
+        ]
+
+    def _refine_together(
+        self, refiner: Refiner, requests: Sequence[RefineRequest]
+    ) -> list[Refined | LoragenError]:
+        read = [_read(refiner, request) for request in requests]
+        lessons = [each for each in read if not isinstance(each, LoragenError)]
+        fitted = iter(refiner.fit(lessons) if lessons else ())
+        return [
+            each if isinstance(each, LoragenError) else _examined(refiner, each, next(fitted))
+            for each in read
+        ]
+
+    def _loaded(self) -> Refiner:
+        if self._refiner is None:
+            started = time.monotonic()
+            self._refiner = self._load()
+            seconds = round(time.monotonic() - started, 2)
+            extra = {"edge_model": self._edge_model, "seconds": seconds}
+            logger.info("refiner loaded", extra=extra)
+        return self._refiner
+
+    def _reply(self, refined: Refined, request: RefineRequest, seconds: float) -> RefineReply:
+        refiner = self._loaded()
+        return RefineReply(
+            recipe=refined.recipe.text,
+            recipe_id=refined.recipe.id,
+            pool_id=refiner.pool_id,
+            generator_id=GENERATOR_ID,
+            template_hash=refiner.template_hash,
+            fidelity_before=refined.before.score,
+            fidelity_after=refined.after.score,
+            agreement_before=refined.before.agreement,
+            agreement_after=refined.after.agreement,
+            probes=len(request.probes),
+            held_out=refined.held_out,
+            refine_seconds=seconds,
+        )
+
+
+def _read(refiner: Refiner, request: RefineRequest) -> Any:
+    try:
+        return refiner.lesson(
+            request.prompt,
+            [(probe.input, probe.output) for probe in request.probes],
+            tools=request.tools,
+            start=None if request.start is None else Recipe.from_text(request.start),
+        )
+    except LoragenError as error:
+        return error
+
+
+def _examined(refiner: Refiner, lesson: Any, gates: Any) -> Refined | LoragenError:
+    try:
+        return refiner.examine(lesson, gates)
+    except LoragenError as error:
+        return error

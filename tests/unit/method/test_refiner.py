@@ -1,0 +1,113 @@
+"""The refiner reads texts as workers print them, and measures what it did not fit."""
+
+import pytest
+import torch
+
+from loragen.errors import ArtifactCorrupt, PromptTooLong, RecipeMismatch
+from loragen.method.probes import answer_losses
+from loragen.method.refine import RefineSpec
+from loragen.method.refiner import Refiner
+from loragen.own_template import OwnTemplate
+from loragen.recipe import Level, Recipe
+from loragen.template import CompiledTemplate
+from loragen.tools import parse_tools
+from tests.fakes.tiny import EXPERTS, LAYERS, LINEARS, RANK, TEMPLATE, TinyEdge, byte_tokenizer
+
+SPEC = RefineSpec(steps=20, lr=0.3, probes_per_step=4, max_answer_tokens=4)
+PROMPT = "Say A."
+PROBES = [(f"Question {number}?", "A") for number in range(9)]
+TOOLS = parse_tools([{"type": "function", "function": {"name": "clock"}}])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyEdge:
+    return TinyEdge.make(tmp_path_factory.mktemp("tiny"))
+
+
+def load(tiny: TinyEdge, *, template: str = TEMPLATE) -> Refiner:
+    return Refiner.load(
+        tiny.model,
+        tiny.generator / "pool.safetensors",
+        own=OwnTemplate(TEMPLATE + "{% if tools %}{{ tools | tojson }}{% endif %}"),
+        compiled=CompiledTemplate(template),
+        spec=SPEC,
+    )
+
+
+@pytest.fixture(scope="module")
+def refiner(tiny: TinyEdge) -> Refiner:
+    return load(tiny)
+
+
+def ids(text: str) -> list[int]:
+    encoded: list[int] = byte_tokenizer()(text, add_special_tokens=False)["input_ids"]
+    return encoded
+
+
+def test_a_probe_is_printed_as_both_modes_print_it(refiner: Refiner) -> None:
+    lesson = refiner.lesson(PROMPT, [("Hi?", "Ho"), *PROBES[:7]], tools=TOOLS)
+    asked = {tuple(probe.bare): probe for probe in [*lesson.fitted, *lesson.held_out]}
+    probe = asked[tuple(ids("<|user|>Hi?<|end|><|assistant|>"))]
+    printed = ids("<|system|>Say A.<|end|><|user|>Hi?<|end|><|assistant|>")
+    assert probe.prompted[: len(printed)] == printed
+    assert len(probe.prompted) > len(printed)
+    assert probe.answer == ids("Ho<|end|>")
+
+
+def test_a_quarter_and_four_at_least_are_held_out(refiner: Refiner) -> None:
+    for count, held_out in ((8, 4), (19, 4), (24, 6)):
+        lesson = refiner.lesson(PROMPT, [(str(n), "A") for n in range(count)])
+        assert (len(lesson.held_out), len(lesson.fitted)) == (held_out, count - held_out)
+        fitted = {tuple(probe.bare) for probe in lesson.fitted}
+        assert fitted.isdisjoint(tuple(probe.bare) for probe in lesson.held_out)
+
+
+def test_missing_answers_are_the_edge_models_with_the_prompt(refiner: Refiner) -> None:
+    lesson = refiner.lesson(PROMPT, [(question, None) for question, _ in PROBES])
+    for probe in lesson.fitted:
+        assert probe.answer is not None
+        assert 0 < len(probe.answer) <= SPEC.max_answer_tokens
+
+
+def test_tasks_become_recipes_that_say_on_other_questions_what_they_learned(
+    refiner: Refiner,
+) -> None:
+    other = [(question, "B") for question, _ in PROBES]
+    lessons = [refiner.lesson(PROMPT, probes) for probes in (PROBES, other)]
+    for lesson, gates in zip(lessons, refiner.fit(lessons), strict=True):
+        recipe = refiner.examine(lesson, gates).recipe
+        assert recipe.gates.shape == (LAYERS, len(LINEARS), EXPERTS)
+        served = torch.from_numpy(recipe.expand(linears=len(LINEARS), rank=RANK)).expand(
+            4, -1, -1, -1
+        )
+        chats = [(probe.bare, probe.answer or ()) for probe in lesson.held_out]
+        before = answer_losses(refiner._edge, chats).mean()
+        assert answer_losses(refiner._edge, chats, served).mean() < 0.7 * before
+
+
+def test_a_start_is_where_it_begins(refiner: Refiner) -> None:
+    start = Recipe.encode(
+        torch.randn(LAYERS, len(LINEARS), EXPERTS).numpy(),
+        pool_id=refiner.pool_id,
+        level=Level.DENSE,
+    )
+    lesson = refiner.lesson(PROMPT, PROBES, start=start)
+    gates = torch.from_numpy(start.gates.copy())
+    again = refiner.examine(lesson, gates)
+    assert again.before == again.after
+    fitted = refiner.examine(lesson, refiner.fit([lesson])[0])
+    assert fitted.before == again.before
+    assert fitted.recipe.id != start.id
+
+
+def test_what_does_not_fit_is_refused(tiny: TinyEdge, refiner: Refiner) -> None:
+    with pytest.raises(PromptTooLong):
+        refiner.lesson("x" * 500, PROBES)
+    with pytest.raises(PromptTooLong):
+        refiner.lesson(PROMPT, [*PROBES, ("Tell all.", "x" * 500)])
+    gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS).numpy()
+    foreign = Recipe.encode(gates, pool_id="0f" * 32, level=Level.DENSE)
+    with pytest.raises(RecipeMismatch):
+        refiner.lesson(PROMPT, PROBES, start=foreign)
+    with pytest.raises(ArtifactCorrupt, match="template"):
+        load(tiny, template=TEMPLATE + " ")
