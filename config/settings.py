@@ -214,6 +214,7 @@ class ServerSettings(Section):
         "the one open tenant. Only behind a network policy or a proxy that authenticates.",
     )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
+    refine_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one refine.")
     request_timeout_seconds: float = Field(
         300.0,
         gt=0,

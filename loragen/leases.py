@@ -11,7 +11,7 @@ the first write wins.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
@@ -51,6 +51,9 @@ class Leases(Protocol):
     async def release(self, name: str, token: str) -> bool:
         """Give the lease back; False if this token does not hold it any more."""
 
+    async def held(self, names: Collection[str]) -> set[str]:
+        """Return those of the leases that somebody holds."""
+
 
 class RedisLeases:
     """Leases on Redis 7 or Valkey."""
@@ -79,6 +82,14 @@ class RedisLeases:
             held = await self._release(keys=[self._key(name)], args=[token])
         return bool(held)
 
+    async def held(self, names: Collection[str]) -> set[str]:
+        """Return those of the leases that somebody holds."""
+        if not names:
+            return set()
+        async with mapped():
+            tokens = await self._redis.mget([self._key(name) for name in names])
+        return {name for name, token in zip(names, tokens, strict=True) if token is not None}
+
     def _key(self, name: str) -> str:
         return f"{self._namespace}:lease:{name}"
 
@@ -95,6 +106,15 @@ async def hold(leases: Leases, name: str, *, seconds: float = LEASE_SECONDS) -> 
     while not await leases.acquire(name, token, seconds=seconds):
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    async with keep(leases, name, token, seconds=seconds):
+        yield
+
+
+@asynccontextmanager
+async def keep(
+    leases: Leases, name: str, token: str, *, seconds: float = LEASE_SECONDS
+) -> AsyncIterator[None]:
+    """Hold a lease that `token` has taken for the length of the block."""
     renewing = asyncio.create_task(_renew_forever(leases, name, token, seconds))
     try:
         yield

@@ -10,6 +10,8 @@ _LATENCY_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
 _TOKEN_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_REFINE_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+_FIDELITY_BUCKETS: Final = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.2)
 
 RECIPE_CACHE_HITS = Counter(
     "loragen_recipe_cache_hits_total", "Recipes found, by tier (memory, redis).", ["tier"]
@@ -34,6 +36,21 @@ COMPILE_COALESCED = Counter(
 )
 COMPILE_FAILURES = Counter(
     "loragen_compile_failures_total", "Compiles that gave no recipe, by reason.", ["reason"]
+)
+REFINES = Counter(
+    "loragen_refines_total",
+    "Refines of tasks, by how they ended (done, kept, failed).",
+    ["outcome"],
+)
+REFINE_SECONDS = Histogram(
+    "loragen_refine_seconds",
+    "Time from the start of a refine to its recorded end.",
+    buckets=_REFINE_BUCKETS,
+)
+TASK_FIDELITY = Histogram(
+    "loragen_task_fidelity",
+    "Fidelity of the recipes that refines left tasks with, where it could be measured.",
+    buckets=_FIDELITY_BUCKETS,
 )
 TIME_TO_FIRST_TOKEN_SECONDS = Histogram(
     "loragen_time_to_first_token_seconds",
@@ -100,6 +117,8 @@ def start_series() -> None:
         RECIPE_CACHE_HITS.labels(tier)
         RECIPE_CACHE_MISSES.labels(tier)
     LIMITS_REJECTED.labels("queue")
+    for outcome in ("done", "kept", "failed"):
+        REFINES.labels(outcome)
     for reason in get_args(FallbackReason):
         COMPILE_FAILURES.labels(reason)
         FALLBACKS.labels(reason)

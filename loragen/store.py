@@ -1,13 +1,15 @@
 """Store: tasks (durable) and recipes (evictable) in Redis.
 
-    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON
+    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON,
+                                           refined = recipe bytes
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
 
 Of these only recipes and implicit tasks carry a time to live, so `maxmemory-policy volatile-lru`
 evicts those and never a task that someone registered. An evicted recipe is compiled again from its
-task, an implicit task is made again when its prompt comes again.
+task; a refined one could not be, and is part of it. An implicit task is made again when its prompt
+comes again.
 """
 
 import hashlib
@@ -24,14 +26,15 @@ from loragen.redis_client import as_bytes, connect, mapped
 from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
 
-_FIELDS: Final = ("record", "prompt", "tools")
+_FIELDS: Final = ("record", "prompt", "tools", "refined")
 _CREATE: Final = """
-local id, record, prompt, created_at, tools, implicit_ttl = unpack(ARGV)
+local id, record, prompt, created_at, tools, implicit_ttl, refined = unpack(ARGV)
 local ttl = redis.call('TTL', KEYS[1])
 local is_implicit, has_implicit = implicit_ttl ~= '', ttl >= 0
 if ttl ~= -2 and (is_implicit or not has_implicit) then return 0 end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
 if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
+if refined ~= '' then redis.call('HSET', KEYS[1], 'refined', refined) end
 if is_implicit then
   redis.call('EXPIRE', KEYS[1], implicit_ttl)
 else
@@ -43,6 +46,11 @@ return 1
 _UPDATE: Final = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'record', ARGV[1])
+if ARGV[2] == '' then
+  redis.call('HDEL', KEYS[1], 'refined')
+else
+  redis.call('HSET', KEYS[1], 'refined', ARGV[2])
+end
 return 1
 """
 _DELETE: Final = """
@@ -97,7 +105,7 @@ class Store(Protocol):
         """Return a task with its prompt and tools; an implicit one lives on from here."""
 
     async def update(self, task: Task) -> bool:
-        """Replace the record of an existing task; False if it was deleted."""
+        """Replace record and refined recipe of an existing task; False if it was deleted."""
 
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task, not its recipe; False if there was none."""
@@ -179,6 +187,7 @@ class RedisStore:
                     task.created_at,
                     tools,
                     self._implicit_ttl if task.is_implicit else "",
+                    task.refined,
                 ],
             )
         return bool(written)
@@ -194,11 +203,11 @@ class RedisStore:
         return _task(row)
 
     async def update(self, task: Task) -> bool:
-        """Replace the record of an existing task; False if it was deleted."""
+        """Replace record and refined recipe of an existing task; False if it was deleted."""
         async with mapped():
             written = await self._update(
                 keys=[self._task(task.tenant, task.id)],
-                args=[task.model_dump_json(exclude_defaults=True)],
+                args=[task.model_dump_json(exclude_defaults=True), task.refined],
             )
         return bool(written)
 
@@ -289,7 +298,7 @@ def task_key(namespace: str, tenant: str, task_id: str) -> str:
 
 
 def _task(row: Sequence[bytes | str | None]) -> Task | None:
-    record, prompt, tools = row
+    record, prompt, tools, refined = row
     if record is None or prompt is None:
         return None
     try:
@@ -297,6 +306,7 @@ def _task(row: Sequence[bytes | str | None]) -> Task | None:
             **json.loads(record),
             prompt=as_bytes(prompt).decode("utf-8"),
             tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
+            refined=as_bytes(refined) if refined else b"",
         )
     except (ValidationError, TypeError, ValueError) as error:
         raise StoreUnavailable("a stored task cannot be read") from error

@@ -1,6 +1,6 @@
 """Task: a tenant's system prompt and tools for one edge model.
 
-Prompt and tools never change; the state does.
+Prompt and tools never change; the state does, and so may the recipe.
 """
 
 from typing import Any, Literal
@@ -19,6 +19,7 @@ FallbackReason = Literal[
     "compile_failed",
     "compile_timeout",
     "prompt_too_long",
+    "low_fidelity",
     "worker_pool_mismatch",
     "first_sighting",
     "prompt_too_short",
@@ -58,6 +59,32 @@ class RecipeRef(BaseModel):
     template_hash: Digest
 
 
+class Measurement(BaseModel):
+    """What a recipe was found to be worth, on probes it was not fitted on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe_id: Digest
+    fidelity: float
+
+
+class RefineOutcome(BaseModel):
+    """How the last refine of a task ended, with what it measured before and after."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["done", "kept", "failed"]
+    reason: str | None = None
+    """Why the recipe was kept (not_better, prompt_has_no_effect), or the code of the failure."""
+    probes: int
+    held_out: int | None = None
+    fidelity_before: float | None = None
+    fidelity_after: float | None = None
+    agreement_before: float | None = None
+    agreement_after: float | None = None
+    seconds: float | None = None
+
+
 class TaskRecord(BaseModel):
     """What is known of a task without reading its prompt."""
 
@@ -76,17 +103,36 @@ class TaskRecord(BaseModel):
     policy: Policy = Policy()
     min_fidelity: float = 0.8
     recipe: RecipeRef | None = None
-    fidelity: float | None = None
+    measurement: Measurement | None = None
+    refine: RefineOutcome | None = None
     compile_seconds: float | None = None
 
-    def outcome(self) -> dict[str, Any]:
-        """Return the fields that a compile sets."""
-        fields = ("status", "fallback_reason", "ready_at", "recipe", "compile_seconds")
-        return {field: getattr(self, field) for field in fields}
+    @property
+    def fidelity(self) -> float | None:
+        """What the recipe of now was measured to be worth."""
+        if self.recipe is None or self.measurement is None:
+            return None
+        # A recipe that was compiled again is the same one, or it is not measured.
+        return self.measurement.fidelity if self.measurement.recipe_id == self.recipe.id else None
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether the recipe of now is known to be worth too little to serve with."""
+        return self.fidelity is not None and self.fidelity < self.min_fidelity
 
 
 class Task(TaskRecord):
-    """A whole task. `prompt` and `tools` are stored beside the record, not in it."""
+    """A whole task. `prompt`, `tools` and `refined` are stored beside the record, not in it."""
 
     prompt: str = Field(exclude=True, repr=False)
     tools: Tools = Field((), exclude=True, repr=False)
+    refined: bytes = Field(b"", exclude=True, repr=False)
+    """The recipe that a refine made, while it is the task's."""
+
+    def outcome(self) -> dict[str, Any]:
+        """Return the fields that compiling and refining set."""
+        fields = (
+            "status", "fallback_reason", "ready_at", "recipe", "compile_seconds", "measurement",
+            "refine", "refined",
+        )  # fmt: skip
+        return {field: getattr(self, field) for field in fields}

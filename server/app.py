@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,6 +29,7 @@ from server.http_errors import install_error_handlers
 from server.memory import MemoryTier
 from server.name_memory import NameMemory
 from server.recipe_tier import RecipeTier
+from server.refinement import Refinement
 from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         str(settings.generator.url).rstrip("/"),
         secret=secret.get_secret_value() if secret else None,
         timeout_seconds=settings.server.compile_timeout_seconds,
+        refine_timeout_seconds=settings.server.refine_timeout_seconds,
     )
     return build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
 
@@ -80,7 +82,9 @@ def build_app(
             }
         ),
     )
-    resolver = _resolver(settings, shared, generator, keys)
+    recipes = RecipeTier(shared.store, keys)
+    generators = dict.fromkeys(_with_generator(settings), generator)
+    resolver = _resolver(settings, shared, generators, recipes)
     dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
@@ -92,6 +96,7 @@ def build_app(
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
         resolver=resolver,
+        refinement=Refinement(generators, shared, recipes, resolver),
         dispatcher=dispatcher,
         keys=keys,
         drain=Drain(),
@@ -127,6 +132,7 @@ def build_app(
         ]
         yield
         await _end(watching)
+        await services.refinement.close()
         await services.resolver.close()
         await workers.aclose()
         await generator.close()
@@ -169,16 +175,15 @@ def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:
 
 
 def _resolver(
-    settings: Settings, shared: Shared, generator: Generator, keys: Callable[[str], TenantKeys]
+    settings: Settings, shared: Shared, generators: Mapping[str, Generator], recipes: RecipeTier
 ) -> Resolver:
     memory = MemoryTier(
         entries=settings.store.memory_entries,
         max_bytes=settings.store.memory_bytes,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
-    recipes = RecipeTier(shared.store, keys)
     compiler = Compiler(
-        dict.fromkeys(_with_generator(settings), generator),
+        generators,
         shared,
         memory,
         recipes,

@@ -67,9 +67,7 @@ class Compiler:
         async with AsyncExitStack() as lease:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await lease.enter_async_context(
-                        hold(self._shared.leases, f"compile:{task.tenant}:{task.id}")
-                    )
+                    await lease.enter_async_context(hold(self._shared.leases, recipe_lease(task)))
             except TimeoutError:  # nothing to record: the gateway that compiles will
                 late = task.model_copy(update={"fallback_reason": "compile_timeout"})
                 return Resolved(late, None)
@@ -155,6 +153,7 @@ class Compiler:
                 "recipe": recipe[0] if recipe else None,
                 "compile_seconds": seconds,
                 "ready_at": int(time.time()) if recipe else None,
+                "refined": b"",  # of a pool that no worker holds any more
             }
         )
         resolved = Resolved(changed, recipe[1] if recipe else None)
@@ -165,6 +164,11 @@ class Compiler:
             raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
         self._memory.put(resolved, asked)
         return resolved
+
+
+def recipe_lease(task: Task) -> str:
+    """Return the name of the lease under which a task's recipe is changed."""
+    return f"compile:{task.tenant}:{task.id}"
 
 
 def _checked(reply: CompileReply) -> Recipe:

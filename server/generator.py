@@ -1,26 +1,40 @@
 """The generator as the gateway sees it: an HTTP client of the router service."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
 from loragen.errors import (
     DeadlineExceeded,
+    EdgeModelNotFound,
     GeneratorUnavailable,
+    InvalidRequest,
     LoragenError,
     Overloaded,
     PromptTooLong,
+    RecipeMismatch,
     RequestTooLarge,
 )
-from loragen.wire import CompileReply, CompileRequest
+from loragen.wire import CompileReply, CompileRequest, RefineReply, RefineRequest
+
+_KNOWN: Final[Mapping[str, type[LoragenError]]] = {
+    error.code: error
+    for error in (
+        DeadlineExceeded, EdgeModelNotFound, InvalidRequest, PromptTooLong, RecipeMismatch
+    )
+} | {RequestTooLarge.code: PromptTooLong}  # fmt: skip
+"""What a refusal of the router service is to its caller, by its code."""
+_PING_SECONDS: Final = 2.0
+
+_Reply = TypeVar("_Reply", CompileReply, RefineReply)
 
 
 class Generator(Protocol):
-    """Compiles prompts."""
+    """Compiles prompts and refines tasks."""
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt.
@@ -33,6 +47,23 @@ class Generator(Protocol):
             LoragenError: it failed.
         """
 
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task.
+
+        Raises:
+            InvalidRequest: prompt or probes cannot be used.
+            EdgeModelNotFound: nothing refines for that edge model.
+            RecipeMismatch: the start is of another pool.
+            GeneratorUnavailable, Overloaded, DeadlineExceeded, LoragenError: as `compile`.
+        """
+
+    async def ping(self) -> None:
+        """Return if it answers.
+
+        Raises:
+            GeneratorUnavailable: it does not.
+        """
+
     async def close(self) -> None:
         """Give back the connections."""
 
@@ -41,50 +72,88 @@ class HttpGenerator:
     """The router service behind `url`; after a failed connection it is left alone for a moment."""
 
     def __init__(
-        self, url: str, *, secret: str | None, timeout_seconds: float, cooldown_seconds: float = 1.0
+        self,
+        url: str,
+        *,
+        secret: str | None,
+        timeout_seconds: float,
+        refine_timeout_seconds: float,
+        cooldown_seconds: float = 1.0,
     ) -> None:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
-        timeout = httpx.Timeout(timeout_seconds, connect=2.0)
+        self._timeout = timeout_seconds
+        self._refine_timeout = refine_timeout_seconds
         # Idle connections go before the proxy closes them under a request.
         limits = httpx.Limits(keepalive_expiry=2.0)
         self._client = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=timeout, limits=limits
+            base_url=url, headers=headers, timeout=_timeout(_PING_SECONDS), limits=limits
         )
         self._cooldown = cooldown_seconds
         self._retry_at = 0.0
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt; see `Generator.compile` for what it raises."""
-        if time.monotonic() < self._retry_at:
-            raise GeneratorUnavailable("the generator does not answer", retry_after=self._cooldown)
-        async with self._mapped():
-            response = await self._client.post(
-                "/compile", json=request.model_dump(exclude_defaults=True)
-            )
-        if response.status_code == 200:
-            try:
-                return CompileReply.model_validate_json(response.content)
-            except ValidationError as error:
-                raise LoragenError("the generator gave an unreadable reply") from error
-        raise _refusal(response)
+        return await self._call("/compile", request, CompileReply, seconds=self._timeout)
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task; see `Generator.refine` for what it raises."""
+        return await self._call("/refine", request, RefineReply, seconds=self._refine_timeout)
+
+    async def ping(self) -> None:
+        """Return if it answers; see `Generator.ping` for what it raises."""
+        try:
+            async with self._mapped():
+                response = await self._client.get("/health")
+        except DeadlineExceeded as error:
+            raise GeneratorUnavailable("the generator does not answer", retry_after=1.0) from error
+        if response.status_code != 200:
+            raise GeneratorUnavailable("the generator is not ready", retry_after=1.0)
 
     async def close(self) -> None:
         """Give back the connections."""
         await self._client.aclose()
 
+    async def _call(
+        self,
+        path: str,
+        request: CompileRequest | RefineRequest,
+        kind: type[_Reply],
+        *,
+        seconds: float,
+    ) -> _Reply:
+        async with self._mapped():
+            response = await self._client.post(
+                path, json=request.model_dump(exclude_defaults=True), timeout=_timeout(seconds)
+            )
+        if response.status_code != 200:
+            raise _refusal(response)
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise LoragenError("the generator gave an unreadable reply") from error
+
     @asynccontextmanager
     async def _mapped(self) -> AsyncIterator[None]:
         """The one place where httpx' errors become ours."""
+        if time.monotonic() < self._retry_at:
+            raise self._unavailable()
         try:
             yield
         except httpx.ConnectTimeout as error:
             self._retry_at = time.monotonic() + self._cooldown
-            raise GeneratorUnavailable("the generator does not answer") from error
+            raise self._unavailable() from error
         except httpx.TimeoutException as error:
-            raise DeadlineExceeded("compiling the prompt took too long") from error
+            raise DeadlineExceeded("the generator took too long") from error
         except httpx.HTTPError as error:
             self._retry_at = time.monotonic() + self._cooldown
-            raise GeneratorUnavailable("the generator does not answer") from error
+            raise self._unavailable() from error
+
+    def _unavailable(self) -> GeneratorUnavailable:
+        return GeneratorUnavailable("the generator does not answer", retry_after=self._cooldown)
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=_PING_SECONDS)
 
 
 def _refusal(response: httpx.Response) -> LoragenError:
@@ -93,10 +162,8 @@ def _refusal(response: httpx.Response) -> LoragenError:
         code, message = str(fields["code"]), str(fields["message"])
     except (ValueError, KeyError, TypeError):
         code, message = "", f"the generator answered {response.status_code}"
-    if code in (PromptTooLong.code, RequestTooLarge.code):
-        return PromptTooLong(message)
-    if code == DeadlineExceeded.code:
-        return DeadlineExceeded(message)
+    if code in _KNOWN:
+        return _KNOWN[code](message)
     if code == Overloaded.code:
         return Overloaded(message, retry_after=1.0)
     if response.status_code in (502, 503, 504) or code == GeneratorUnavailable.code:

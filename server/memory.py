@@ -118,4 +118,9 @@ class MemoryTier:
 def _size(resolved: Resolved) -> int:
     task, recipe = resolved.task, resolved.recipe
     held = 0 if recipe is None else len(recipe.data) + recipe.gates.nbytes
-    return held + len(task.prompt.encode()) + len(canonical_tools(task.tools).encode())
+    return (
+        held
+        + len(task.refined)
+        + len(task.prompt.encode())
+        + len(canonical_tools(task.tools).encode())
+    )

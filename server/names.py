@@ -18,7 +18,7 @@ from loragen.task import Task, TaskRecord
 from server.registration import finish, register
 from server.requests import RollbackRequest, TaskRequest
 from server.services import Services, services, tenant
-from server.tasks import task_object
+from server.tasks import task_objects
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,13 @@ async def put_name(name: Name, request: TaskRequest, parts: Parts, owner: Owner)
         raise _unanswerable(task)
     if task.status == "compiling" and await parts.names.find(owner, name) not in (None, task.id):
         moving = BackgroundTask(_move, parts, name, task, edit)
-        return _answer(202, name, task, None, cached=not is_new, background=moving)
+        shown = await _named_object(parts, name, task, None)
+        return _answer(202, shown, cached=not is_new, background=moving)
     change = await parts.names.point(owner, name, task.id, edit=edit, now=int(time.time()))
     status = 202 if task.status == "compiling" else _status(change)
-    return _answer(status, name, task, change.version, cached=not is_new)
+    return _answer(
+        status, await _named_object(parts, name, task, change.version), cached=not is_new
+    )
 
 
 @router.get("")
@@ -53,7 +56,7 @@ async def get_name(name: Name, parts: Parts, owner: Owner) -> dict[str, Any]:
     current = (await _require(parts, owner, name)).current
     if current is None:
         raise TaskNotFound(f"the task that {name!r} stood for was deleted", param="name")
-    return _named_object(name, await _record(parts, owner, current), current)
+    return await _named_object(parts, name, await _record(parts, owner, current), current)
 
 
 @router.delete("")
@@ -90,7 +93,8 @@ async def roll_back(
     number = None if request is None else request.version
     change = await parts.names.roll_back(owner, name, number, now=int(time.time()))
     record = await _record(parts, owner, change.version)
-    return JSONResponse(_named_object(name, record, change.version), status_code=_status(change))
+    shown = await _named_object(parts, name, record, change.version)
+    return JSONResponse(shown, status_code=_status(change))
 
 
 async def _move(parts: Services, name: str, task: Task, edit: int) -> None:
@@ -136,19 +140,18 @@ def _status(change: Change) -> int:
     return 201 if change.is_new else 200
 
 
-def _named_object(name: str, task: TaskRecord, version: Version | None) -> dict[str, Any]:
-    number = None if version is None else version.number
-    return {**task_object(task, name), "version": number}
+async def _named_object(
+    parts: Services, name: str, task: TaskRecord, version: Version | None
+) -> dict[str, Any]:
+    (shown,) = await task_objects(parts, task.tenant, [task], {task.id: name})
+    return {**shown, "version": None if version is None else version.number}
 
 
 def _answer(
     status: int,
-    name: str,
-    task: Task,
-    version: Version | None,
+    shown: dict[str, Any],
     *,
     cached: bool,
     background: BackgroundTask | None = None,
 ) -> JSONResponse:
-    body = {**_named_object(name, task, version), "cached": cached}
-    return JSONResponse(body, status_code=status, background=background)
+    return JSONResponse({**shown, "cached": cached}, status_code=status, background=background)

@@ -1,4 +1,6 @@
-"""The Redis tier: recipes by their keys; the first written one is everyone's.
+"""The Redis tier: recipes by their keys, refined ones with their tasks.
+
+Of one key the first written recipe is everyone's.
 
 Invariant: what it returns is whole. Damaged bytes are dropped, and their recipe compiled again.
 """
@@ -24,6 +26,10 @@ class RecipeTier:
 
     async def find(self, task: Task, ref: RecipeRef) -> Recipe | None:
         """Return the recipe that a reference means, by its content."""
+        if task.refined:
+            refined = _intact(task.refined, ref.pool_id)
+            if refined is not None and refined.id == ref.id:
+                return refined
         data = await self._store.get_recipe(self.key(task, ref))
         if data is None:
             return None

@@ -19,6 +19,7 @@ from loragen.errors import InvalidRequest
 from loragen.names import Name
 from loragen.task import Policy
 from loragen.tools import Tools
+from loragen.wire import Probes
 from server.answer import Mode
 from server.body import check_values
 from server.messages import check_message
@@ -77,6 +78,14 @@ class RollbackRequest(ApiRequest):
 
     version: int | None = Field(
         None, ge=1, description="Default: the last version with another task."
+    )
+
+
+class RefineTaskRequest(ApiRequest):
+    """`POST /v1/tasks/{task_id}/refine`."""
+
+    probes: Probes = Field(
+        repr=False, description="8 to 128 messages to the task; a quarter of them only measures."
     )
 
 

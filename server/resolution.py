@@ -60,6 +60,8 @@ async def resolve_request(
         return resolution
     task, conversation = resolution.task, resolution.conversation
     assert task is not None
+    if task.falls_short:
+        return resolution.without_recipe("low_fidelity")
     switch = request.loragen.switch or parts.switch
     if switch == "now" or conversation is None:
         return resolution

@@ -16,6 +16,7 @@ from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
 from server.name_memory import NameMemory
+from server.refinement import Refinement
 from server.resolve import Resolver
 
 OPEN_TENANT: Final = "default"
@@ -31,6 +32,7 @@ class Services:
     names: Names
     name_memory: NameMemory
     resolver: Resolver
+    refinement: Refinement
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]
     drain: Drain

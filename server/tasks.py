@@ -1,15 +1,15 @@
-"""`/v1/tasks`: register a system prompt and tools, look at them, delete them."""
+"""`/v1/tasks`: register a system prompt and tools, look at them, refine them, delete them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import TaskNotFound
-from loragen.task import Task, TaskRecord
+from loragen.task import RefineOutcome, Task, TaskRecord
 from server.registration import finish, register, remove
-from server.requests import CreateTaskRequest, PageQuery
+from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest
 from server.services import Services, services, tenant
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -27,8 +27,9 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
     task, is_new = await register(request, parts, owner, name=request.name)
     task = (await finish(task, parts, wait=request.wait)).task
     name = request.name or (await _names(parts, owner, [task]))[task.id]
+    (shown,) = await task_objects(parts, owner, [task], {task.id: name})
     status = (202 if task.status == "compiling" else 201) if is_new else 200
-    return JSONResponse({**task_object(task, name), "cached": not is_new}, status_code=status)
+    return JSONResponse({**shown, "cached": not is_new}, status_code=status)
 
 
 @router.get("")
@@ -42,7 +43,7 @@ async def list_tasks(
     names = await _names(parts, owner, page.tasks)
     return {
         "object": "list",
-        "data": [task_object(task, names[task.id]) for task in page.tasks],
+        "data": await task_objects(parts, owner, page.tasks, names),
         "first_id": page.tasks[0].id if page.tasks else None,
         "last_id": page.tasks[-1].id if page.tasks else None,
         "has_more": page.has_more,
@@ -53,7 +54,24 @@ async def list_tasks(
 async def get_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any]:
     """Return one task."""
     task = await _require(parts, owner, task_id)
-    return task_object(task, (await _names(parts, owner, [task]))[task_id])
+    (shown,) = await task_objects(parts, owner, [task], await _names(parts, owner, [task]))
+    return shown
+
+
+@router.post("/{task_id}/refine", status_code=202)
+async def refine_task(
+    task_id: str, request: RefineTaskRequest, parts: Parts, owner: Owner
+) -> dict[str, Any]:
+    """Fit the task's recipe to probes; it serves on, and takes the new recipe if that is better.
+
+    A quarter of the probes, at least 4, measure both recipes and are not fitted. A probe without
+    `output` is answered by the edge model with the prompt in context. How it went is then in the
+    task's `refine`.
+    """
+    task = await _require(parts, owner, task_id)
+    await parts.refinement.start(task, request.probes)
+    (shown,) = await task_objects(parts, owner, [task], await _names(parts, owner, [task]))
+    return {**shown, "refine": _refine_object(None, is_running=True)}
 
 
 @router.delete("/{task_id}")
@@ -63,16 +81,23 @@ async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any
     return {"id": task_id, "object": "task.deleted", "deleted": True}
 
 
-def task_object(task: TaskRecord, name: str | None) -> dict[str, Any]:
-    """Return a task as the API shows it, by one of its names; the prompt is never shown."""
+async def task_objects(
+    parts: Services, owner: str, tasks: Sequence[TaskRecord], names: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
+    """Return tasks as the API shows them, each by one of its names; no prompt is ever shown."""
+    refining = await parts.refinement.running(owner, [task.id for task in tasks])
+    return [_task_object(task, names[task.id], is_refining=task.id in refining) for task in tasks]
+
+
+def _task_object(task: TaskRecord, name: str | None, *, is_refining: bool) -> dict[str, Any]:
     recipe = task.recipe
     return {
         "id": task.id,
         "object": "task",
         "name": name,
         "model": task.edge_model,
-        "status": task.status,
-        "fallback_reason": task.fallback_reason,
+        "status": "fallback" if task.falls_short else task.status,
+        "fallback_reason": "low_fidelity" if task.falls_short else task.fallback_reason,
         "created_at": task.created_at,
         "prompt_tokens": task.prompt_tokens,
         "policy": task.policy.model_dump(),
@@ -80,8 +105,15 @@ def task_object(task: TaskRecord, name: str | None) -> dict[str, Any]:
         "recipe": recipe and {"id": recipe.id, "pool_id": recipe.pool_id, "bytes": recipe.bytes},
         "fidelity": task.fidelity,
         "measured": task.fidelity is not None,
+        "refine": _refine_object(task.refine, is_running=is_refining),
         "compile_seconds": task.compile_seconds,
     }
+
+
+def _refine_object(last: RefineOutcome | None, *, is_running: bool) -> dict[str, Any] | None:
+    if is_running:
+        return {"status": "running"}
+    return None if last is None else last.model_dump()
 
 
 async def _require(parts: Services, owner: str, task_id: str) -> Task:

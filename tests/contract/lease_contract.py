@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from loragen.leases import Leases, hold
+from loragen.leases import Leases, hold, keep
 
 NAME = "compile:default:task_a"
 
@@ -41,6 +41,23 @@ class LeaseContract:
         assert await leases.acquire(NAME, "other", seconds=5)
         assert not await leases.renew(NAME, "holder", seconds=5)
         assert not await leases.release(NAME, "holder")
+
+    async def test_it_can_be_seen_while_it_is_held(self, leases: Leases) -> None:
+        assert await leases.held([]) == set()
+        await leases.acquire("a", "1", seconds=5)
+        await leases.acquire("b", "2", seconds=0.05)
+        assert await leases.held(["a", "b", "c"]) == {"a", "b"}
+        await asyncio.sleep(0.1)
+        assert await leases.held(["b", "a"]) == {"a"}
+        await leases.release("a", "1")
+        assert await leases.held(["a"]) == set()
+
+    async def test_a_taken_lease_is_kept_and_given_back(self, leases: Leases) -> None:
+        await leases.acquire(NAME, "holder", seconds=0.15)
+        async with keep(leases, NAME, "holder", seconds=0.15):
+            await asyncio.sleep(0.4)
+            assert await leases.held([NAME]) == {NAME}
+        assert await leases.held([NAME]) == set()
 
     async def test_holders_follow_each_other_one_at_a_time(self, leases: Leases) -> None:
         inside: list[int] = []

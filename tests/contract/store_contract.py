@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loragen.errors import TaskNotFound
 from loragen.store import Store
-from loragen.task import Policy, RecipeRef, Task, TaskRecord
+from loragen.task import Measurement, Policy, RecipeRef, RefineOutcome, Task, TaskRecord
 
 TENANT = "default"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"default": None}}}]
@@ -45,7 +45,9 @@ class StoreContract:
     async def test_a_task_comes_back_whole(self, store: Store) -> None:
         task = task_of(
             0, policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
-            status="ready", compile_seconds=0.25, fidelity=0.9, tools=TOOLS,
+            status="ready", compile_seconds=0.25, tools=TOOLS, refined=b"\x00\xff refined",
+            measurement=Measurement(recipe_id=REF.id, fidelity=0.9),
+            refine=RefineOutcome(status="done", probes=8, fidelity_after=0.9),
         )  # fmt: skip
         assert await store.create(task)
         assert await store.get(TENANT, task.id) == task
@@ -68,6 +70,13 @@ class StoreContract:
         changed = task_of(0, status="ready", recipe=REF, tools=TOOLS)
         assert await store.update(changed.model_copy(update={"prompt": "other", "tools": ()}))
         assert await store.get(TENANT, changed.id) == changed
+
+    async def test_update_replaces_the_refined_recipe(self, store: Store) -> None:
+        await store.create(task_of(0))
+        for refined in (b"one", b"two", b""):
+            changed = task_of(0, refined=refined)
+            await store.update(changed)
+            assert await store.get(TENANT, changed.id) == changed
 
     async def test_a_deleted_task_cannot_be_updated_to_life(self, store: Store) -> None:
         await store.create(task_of(0))

@@ -43,6 +43,7 @@ def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
         "recipe": {"id": recipe.id, "pool_id": POOL_ID, "bytes": len(recipe.data)},
         "fidelity": None,
         "measured": False,
+        "refine": None,
         "compile_seconds": 0.01,
         "cached": False,
     }

@@ -63,7 +63,9 @@ def service(running: tuple[Service, LiveServer]) -> Service:
 
 
 async def compile_at(url: str, **options: Any) -> Any:
-    generator = HttpGenerator(url, **{"secret": "s", "timeout_seconds": 5, **options})
+    generator = HttpGenerator(
+        url, **{"secret": "s", "timeout_seconds": 5, "refine_timeout_seconds": 5, **options}
+    )
     try:
         return await generator.compile(REQUEST)
     finally:
@@ -128,7 +130,11 @@ async def test_a_service_that_is_gone_is_left_alone_for_a_moment_and_found_again
     service = Service()
     with live(service.app) as server:
         generator = HttpGenerator(
-            server.url, secret=None, timeout_seconds=5, cooldown_seconds=cooldown
+            server.url,
+            secret=None,
+            timeout_seconds=5,
+            refine_timeout_seconds=5,
+            cooldown_seconds=cooldown,
         )
         server.kill()
         with pytest.raises(GeneratorUnavailable):

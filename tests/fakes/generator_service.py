@@ -1,11 +1,11 @@
-"""The router service over a stub generator: `POST /compile` for gateways in other processes."""
+"""The router service over a stub generator, for gateways in other processes."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from loragen.wire import CompileRequest
+from loragen.wire import CompileRequest, RefineRequest
 from tests.fakes.stub_generator import StubGenerator
 
 
@@ -17,4 +17,17 @@ def generator_service(generator: StubGenerator) -> Starlette:
         reply = await generator.compile(asked)
         return Response(reply.model_dump_json(), media_type="application/json")
 
-    return Starlette(routes=[Route("/compile", compile_prompt, methods=["POST"])])
+    async def refine_task(request: Request) -> Response:
+        asked = RefineRequest.model_validate_json(await request.body())
+        reply = await generator.refine(asked)
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    async def health(_: Request) -> Response:
+        return Response()
+
+    routes = [
+        Route("/compile", compile_prompt, methods=["POST"]),
+        Route("/refine", refine_task, methods=["POST"]),
+        Route("/health", health, methods=["GET"]),
+    ]
+    return Starlette(routes=routes)

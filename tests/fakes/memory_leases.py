@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from loragen.errors import StoreUnavailable
 
@@ -38,6 +38,11 @@ class MemoryLeases:
             return False
         del self._held[name]
         return True
+
+    async def held(self, names: Collection[str]) -> set[str]:
+        """Return those of the leases that somebody holds."""
+        await self._reach()
+        return {name for name in names if self._holder(name) is not None}
 
     def _holder(self, name: str) -> str | None:
         token, until = self._held.get(name, (None, 0.0))

@@ -6,12 +6,14 @@ from collections import Counter
 
 import numpy as np
 
+from loragen.errors import GeneratorUnavailable
 from loragen.recipe import Level, Recipe
 from loragen.tools import compile_text
-from loragen.wire import CompileReply, CompileRequest
+from loragen.wire import CompileReply, CompileRequest, RefineReply, RefineRequest
 from tests.fakes.fake_worker import EXPERTS, LAYERS, LINEARS, POOL_ID, TEMPLATE_HASH
 
 GENERATOR_ID = "ef" * 32
+REFINER_ID = "fe" * 32
 
 
 def recipe_of(prompt: str, *, pool_id: str = POOL_ID, experts: int = EXPERTS) -> Recipe:
@@ -44,6 +46,9 @@ class StubGenerator:
         self.experts = EXPERTS
         self.is_held = False
         self.reply: CompileReply | None = None
+        self.refine_error: Exception | None = None
+        self.refines: list[RefineRequest] = []
+        self.fidelities: tuple[float | None, float | None] = (0.5, 0.9)
 
     def reset(self) -> None:
         """Forget what was asked and told."""
@@ -62,6 +67,35 @@ class StubGenerator:
             return self.reply
         recipe = recipe_of(text, pool_id=self.pool_id, experts=self.experts)
         return reply_of(recipe)
+
+    async def refine(self, request: RefineRequest) -> RefineReply:
+        """Refine one task; the result is worth what `fidelities` says."""
+        self.refines.append(request)
+        while self.is_held:  # noqa: ASYNC110 - tests set it from another thread
+            await asyncio.sleep(0.001)
+        if self.refine_error is not None:
+            raise self.refine_error
+        recipe = recipe_of(f"refined {request.prompt} {len(self.refines)}", pool_id=self.pool_id)
+        before, after = self.fidelities
+        return RefineReply(
+            recipe=recipe.text,
+            recipe_id=recipe.id,
+            pool_id=recipe.pool_id,
+            generator_id=REFINER_ID,
+            template_hash=TEMPLATE_HASH,
+            fidelity_before=before,
+            fidelity_after=after,
+            agreement_before=0.5,
+            agreement_after=1.0,
+            probes=len(request.probes),
+            held_out=4,
+            refine_seconds=0.01,
+        )
+
+    async def ping(self) -> None:
+        """Return if it answers."""
+        if isinstance(self.error, GeneratorUnavailable):
+            raise self.error
 
     async def close(self) -> None:
         """Give back the connections."""

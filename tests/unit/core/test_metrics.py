@@ -9,7 +9,7 @@ DECLARED = {
     for name, value in vars(metrics).items()
     if isinstance(value, Counter | Gauge | Histogram)
 }
-LABELS = {"tier", "reason", "model", "mode", "route", "code", "worker", "limit"}
+LABELS = {"tier", "outcome", "reason", "model", "mode", "route", "code", "worker", "limit"}
 
 
 def test_every_metric_has_our_prefix_and_a_help_sentence() -> None:
@@ -23,7 +23,7 @@ def test_every_metric_has_our_prefix_and_a_help_sentence() -> None:
 def test_durations_are_in_seconds_and_nothing_is_in_milliseconds() -> None:
     for name, metric in DECLARED.items():
         described = next(iter(metric.describe())).name
-        assert isinstance(metric, Histogram) == name.endswith("SECONDS")
+        assert isinstance(metric, Histogram) == name.endswith(("SECONDS", "FIDELITY"))
         assert not described.endswith(("_ms", "_millis", "_percent"))
 
 

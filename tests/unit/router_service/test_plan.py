@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import EdgeModelSettings, Settings
+from config.settings import EdgeModelSettings, GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from router_service.plan import GENERATOR_FILES, plan_clouds, plan_refiners, plan_service
 
@@ -92,7 +92,7 @@ def test_edge_models_that_are_here_and_have_a_pool_get_a_refiner(
             ("plain", here, None, None),
         )
     ]
-    settings = Settings(edge_models=tuple(models), generator={"refine_threads": 2})
+    settings = Settings(edge_models=tuple(models), generator=GeneratorSettings(refine_threads=2))
     first, second = plan_refiners(settings)
     assert first.deployment != second.deployment
     assert first.deployment.startswith("refiner-a-b-")

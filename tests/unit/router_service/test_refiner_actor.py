@@ -69,7 +69,7 @@ async def test_a_failing_model_fails_its_batch_and_quotes_nothing(
 
 
 async def test_what_cannot_be_loaded_is_tried_again() -> None:
-    loads = []
+    loads: list[int] = []
 
     def load() -> FakeRefiner:
         loads.append(1)

@@ -1,0 +1,204 @@
+"""Refinement: a task is refined in the background and keeps serving; the better recipe stays.
+
+Of all gateways one refines a task, under a lease; as long as that is held the task says so. When
+the gateway dies its lease ends, and the task is as it was: it can be refined again.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from loragen import metrics
+from loragen.errors import Conflict, InvalidRequest, LoragenError, RecipeInvalid, TaskNotFound
+from loragen.leases import LEASE_SECONDS, hold, keep
+from loragen.recipe import Recipe
+from loragen.task import Measurement, RecipeRef, RefineOutcome, Task
+from loragen.wire import Probes, RefineReply, RefineRequest
+from server.compiler import recipe_lease
+from server.generator import Generator
+from server.recipe_tier import RecipeTier
+from server.resolve import Resolver
+from server.shared import Shared
+
+logger = logging.getLogger(__name__)
+
+
+class Refinement:
+    """Refines tasks, each once at a time."""
+
+    def __init__(
+        self,
+        generators: Mapping[str, Generator],
+        shared: Shared,
+        recipes: RecipeTier,
+        resolver: Resolver,
+    ) -> None:
+        """Take the generators by edge model; a model without one has no pool to refine on."""
+        self._generators = generators
+        self._shared = shared
+        self._recipes = recipes
+        self._resolver = resolver
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def start(self, task: Task, probes: Probes) -> None:
+        """Begin to refine a task.
+
+        Raises:
+            InvalidRequest: its edge model has no generator, and so no pool.
+            GeneratorUnavailable: the generator does not answer.
+            Conflict: it is being refined.
+        """
+        generator = self._generators.get(task.edge_model)
+        if generator is None:
+            raise InvalidRequest(f"model {task.edge_model!r} has no generator: nothing to refine")
+        await generator.ping()
+        token = secrets.token_hex(16)
+        if not await self._shared.leases.acquire(
+            _lease(task.tenant, task.id), token, seconds=LEASE_SECONDS
+        ):
+            raise Conflict(f"task {task.id!r} is being refined")
+        running = asyncio.create_task(self._refine(task, probes, generator, token))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def running(self, tenant: str, task_ids: Collection[str]) -> set[str]:
+        """Return those of a tenant's tasks that some gateway is refining."""
+        names = {_lease(tenant, task_id): task_id for task_id in task_ids}
+        return {names[name] for name in await self._shared.leases.held(names)}
+
+    async def close(self) -> None:
+        """Give up what is being refined."""
+        for running in self._running:
+            running.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _refine(self, task: Task, probes: Probes, generator: Generator, token: str) -> None:
+        started = time.monotonic()
+        try:
+            async with keep(self._shared.leases, _lease(task.tenant, task.id), token):
+                outcome = await self._refined(task, probes, generator, started)
+                _count(outcome, seconds=time.monotonic() - started)
+        except LoragenError as error:  # deleted meanwhile, or Redis is away: nowhere to say it
+            logger.warning("refine lost", extra={"task_id": task.id, "code": error.code})
+            return
+        logger.info(
+            "task refined",
+            extra={"task_id": task.id, "status": outcome.status, "reason": outcome.reason},
+        )
+
+    async def _refined(
+        self, task: Task, probes: Probes, generator: Generator, started: float
+    ) -> RefineOutcome:
+        resolved = await self._resolver.resolve(task.tenant, task.id)
+        if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
+            resolved = await self._resolver.compile(resolved.task)
+        request = RefineRequest(
+            edge_model=task.edge_model,
+            prompt=task.prompt,
+            tools=task.tools,
+            probes=probes,
+            start=None if resolved.recipe is None else resolved.recipe.text,
+        )
+        start_id = None if resolved.recipe is None else resolved.recipe.id
+        try:
+            reply = await generator.refine(request)
+            recipe = _checked(reply)
+        except LoragenError as error:
+            failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))
+            return await self._record(task, lambda stored: {"refine": failed})
+        seconds = round(time.monotonic() - started, 3)
+        return await self._record(
+            task, lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds)
+        )
+
+    async def _record(self, task: Task, judge: Callable[[Task], dict[str, Any]]) -> RefineOutcome:
+        """Change the task as it is stored by now, and drop it from every gateway's memory.
+
+        Raises:
+            TaskNotFound: it was deleted.
+            StoreUnavailable: Redis is away.
+        """
+        async with hold(self._shared.leases, recipe_lease(task)):
+            stored = await self._shared.store.get(task.tenant, task.id)
+            if stored is None:
+                raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+            changed = stored.model_copy(update=judge(stored))
+            if not await self._shared.store.update(changed):
+                raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+        await self._resolver.invalidate(changed)
+        if stored.recipe not in (None, changed.recipe):
+            await self._recipes.delete(stored, stored.recipe)
+        assert changed.refine is not None
+        return changed.refine
+
+
+def _judged(
+    stored: Task, start_id: str | None, reply: RefineReply, *, recipe: Recipe, seconds: float
+) -> dict[str, Any]:
+    """Return what changes about a task: the better recipe, and what both were worth."""
+    before, after = reply.fidelity_before, reply.fidelity_after
+    outcome = RefineOutcome(
+        status="kept",
+        probes=reply.probes,
+        held_out=reply.held_out,
+        fidelity_before=before,
+        fidelity_after=after,
+        agreement_before=reply.agreement_before,
+        agreement_after=reply.agreement_after,
+        seconds=seconds,
+    )
+    ref = stored.recipe
+    if (None if ref is None else ref.id) != start_id:
+        changed = {"status": "failed", "reason": "recipe_changed"}
+        return {"refine": outcome.model_copy(update=changed)}
+    if before is None or after is None:
+        return {"refine": outcome.model_copy(update={"reason": "prompt_has_no_effect"})}
+    if after > before:
+        return {
+            "refine": outcome.model_copy(update={"status": "done"}),
+            "measurement": Measurement(recipe_id=recipe.id, fidelity=after),
+            **_with_recipe(reply, recipe),
+        }
+    kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
+    if start_id is None:
+        return kept
+    return {**kept, "measurement": Measurement(recipe_id=start_id, fidelity=before)}
+
+
+def _count(outcome: RefineOutcome, *, seconds: float) -> None:
+    metrics.REFINES.labels(outcome.status).inc()
+    metrics.REFINE_SECONDS.observe(seconds)
+    worth = outcome.fidelity_after if outcome.status == "done" else outcome.fidelity_before
+    if worth is not None:
+        metrics.TASK_FIDELITY.observe(worth)
+
+
+def _with_recipe(reply: RefineReply, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "status": "ready",
+        "fallback_reason": None,
+        "ready_at": int(time.time()),
+        "refined": recipe.data,
+        "recipe": RecipeRef(
+            id=recipe.id,
+            bytes=len(recipe.data),
+            pool_id=reply.pool_id,
+            generator_id=reply.generator_id,
+            level=1,
+            template_hash=reply.template_hash,
+        ),
+    }
+
+
+def _checked(reply: RefineReply) -> Recipe:
+    recipe = Recipe.from_text(reply.recipe)
+    if (recipe.id, recipe.pool_id) != (reply.recipe_id, reply.pool_id):
+        raise RecipeInvalid("the refiner's reply does not fit its recipe")
+    return recipe
+
+
+def _lease(tenant: str, task_id: str) -> str:
+    return f"refine:{tenant}:{task_id}"
