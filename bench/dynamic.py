@@ -107,7 +107,9 @@ class Server:
         if tools:
             body["tools"] = tools
         reply = self._client.post("/v1/tasks", json=body)
-        task: Json = reply.raise_for_status().json()
+        if reply.is_error:
+            raise RuntimeError(reply.text)
+        task: Json = reply.json()
         if task["status"] != "ready":
             raise RuntimeError(f"not compiled: {task['fallback_reason']}")
         return str(task["id"])
@@ -173,11 +175,14 @@ def chat(server: Server, way: str, *, every: int, tools: int, seed: int) -> Chat
 
 def make_tools(rng: random.Random, count: int) -> list[Json]:
     """Return definitions of functions that nobody has asked for before."""
+    names: set[str] = set()
+    while len(names) < count:
+        names.add("_".join(rng.sample(MARKS, 2)))
     return [
         {
             "type": "function",
             "function": {
-                "name": "_".join(rng.sample(MARKS, 2)),
+                "name": name,
                 "description": f"Find the {rng.choice(ITEMS)} of a customer.",
                 "parameters": {
                     "type": "object",
@@ -186,7 +191,7 @@ def make_tools(rng: random.Random, count: int) -> list[Json]:
                 },
             },
         }
-        for _ in range(count)
+        for name in sorted(names)
     ]
 
 
