@@ -1,4 +1,4 @@
-"""The `loragen` command: start everything, and look at the configuration."""
+"""The `loragen` command: start everything, refine a task, and look at the configuration."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,11 @@ import typer
 
 from config.check import file_problems
 from config.reference import configuration_page
+from config.refine import refine_task, summary
 from config.settings import Settings, files_from_environment, load_settings
+from config.stack import local_url
 from config.up import up as run_up
-from loragen.errors import StartupError
+from loragen.errors import LoragenError, StartupError
 
 DEMO: Final = Path(__file__).with_name("demo.yaml")
 PAGE: Final = Path("docs/configuration.md")
@@ -45,6 +47,35 @@ def up(
     with _startup_errors():
         settings, files = _load(config)
         run_up(settings, files, examples)
+
+
+@cli.command()
+def refine(
+    task: Annotated[str, typer.Argument(help="Id of the task.")],
+    probes: Annotated[
+        Path, typer.Option(help='File of probes, a line each: {"input": ..., "output"?: ...}.')
+    ],
+    url: Annotated[
+        str | None, typer.Option(help="The running server; default: this configuration's.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Refine a task of the running server on probes, and wait for what comes of it.
+
+    Exit status: 2 unreadable file or configuration, 1 refused or failed.
+    """
+    with _startup_errors():
+        settings, _ = _load(config)
+        url = url or local_url(settings.server.host, settings.server.port)
+        try:
+            outcome = refine_task(url, task, probes)
+        except StartupError:
+            raise
+        except LoragenError as error:
+            raise StartupError(error.message) from error
+    typer.echo(summary(outcome))
+    if outcome["status"] == "failed":
+        raise typer.Exit(1)
 
 
 @config_cli.command()

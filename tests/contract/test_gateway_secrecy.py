@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from loragen.errors import GeneratorUnavailable
+from loragen.errors import GeneratorUnavailable, LoragenError
 from loragen.logs import JsonFormatter
 from loragen.store import RedisStore
-from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, expected_recipe
+from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway
 from tests.fakes.live import wait_until
 
 pytestmark = pytest.mark.redis
@@ -56,6 +56,16 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
     gate.generator.error = None
     wait_until(lambda: gate.create(PROMPT)["status"] == "ready")
     gate.ask(question, task_id=task_id)
+    probes = [{"input": f"{CANARY} {number}", "output": CANARY} for number in range(8)]
+    refine = f"/v1/tasks/{task_id}/refine"
+    gate.http.post(refine, json={"probes": [*probes, probes[0]]})
+    for error in (LoragenError(CANARY), None):
+        gate.generator.refine_error = error
+        assert gate.http.post(refine, json={"probes": probes}).status_code == 202
+        wait_until(
+            lambda: gate.http.get(f"/v1/tasks/{task_id}").json()["refine"]["status"] != "running"
+        )
+    refined = gate.generator.refines[-1]
     gate.ask(question, task_id=task_id, stream=True)
     gate.worker.error_after = 1
     gate.ask(question, task_id=task_id, stream=True)
@@ -76,5 +86,5 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
     text = logged.getvalue()
     assert "a bug of ours" in text  # so the log was listened to, with tracebacks
     assert task_id in text
-    secrets = (CANARY, expected_recipe(PROMPT).text, MASTER_SECRET, str(gate.worker.key))
+    secrets = (CANARY, str(refined.start), MASTER_SECRET, str(gate.worker.key))
     assert [line for line in text.splitlines() if any(secret in line for secret in secrets)] == []
