@@ -156,7 +156,11 @@ class Supervisor:
                 for child in self.children:
                     group.create_task(child.keep())
                 group.create_task(self._wait_ready(when_ready))
-        except* StartupError as refusals:
+        except ExceptionGroup as failures:
+            # Not except*: what that raises is a group again up to Python 3.11.3.
+            refusals = failures.subgroup(StartupError)
+            if refusals is None:
+                raise
             raise refusals.exceptions[0] from None
         finally:
             await self._end()

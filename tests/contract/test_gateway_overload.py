@@ -148,7 +148,7 @@ def test_tasks_are_created_while_all_places_are_taken(
 def test_the_deadline_is_of_the_whole_answer(
     start: Start, threads: ThreadPoolExecutor, where: str
 ) -> None:
-    with start({"request_timeout_seconds": 0.3}) as gate:
+    with start({"request_timeout_seconds": 1.0}) as gate:
         gate.worker.hold = True
         if where == "in line":
             threads.submit(ask, gate, stream=True)
