@@ -34,6 +34,7 @@ from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
 from server.store_watch import watch_store
+from server.transport import Transport
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
 
@@ -207,7 +208,9 @@ def worker_client(settings: Settings) -> httpx.AsyncClient:
         ),
         # Admission is the crews' business; a pool limit here would only hide their lines.
         # Idle connections go before a worker (5 s) closes them under a request.
-        limits=httpx.Limits(
-            max_connections=None, max_keepalive_connections=256, keepalive_expiry=2.0
+        transport=Transport(
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=256, keepalive_expiry=2.0
+            )
         ),
     )

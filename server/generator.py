@@ -20,6 +20,7 @@ from loragen.errors import (
     RequestTooLarge,
 )
 from loragen.wire import CompileReply, CompileRequest, RefineReply, RefineRequest
+from server.transport import Transport
 
 _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
     error.code: error
@@ -84,9 +85,9 @@ class HttpGenerator:
         self._timeout = timeout_seconds
         self._refine_timeout = refine_timeout_seconds
         # Idle connections go before the proxy closes them under a request.
-        limits = httpx.Limits(keepalive_expiry=2.0)
+        transport = Transport(limits=httpx.Limits(keepalive_expiry=2.0))
         self._client = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=_timeout(_PING_SECONDS), limits=limits
+            base_url=url, headers=headers, timeout=_timeout(_PING_SECONDS), transport=transport
         )
         self._cooldown = cooldown_seconds
         self._retry_at = 0.0
