@@ -220,9 +220,9 @@ def summary(way: str, every: int, chats: list[Chat]) -> Json:
 
 
 def break_even(chats: dict[Cell, list[Chat]], way: str) -> Json:
-    """Return from which k on recompiling takes less time than another way, if from any.
+    """Return what time recompiling takes over another way at every k.
 
-    `predicted`: what a compile takes over what it saves in each later turn.
+    `predicted`: the k from what a compile takes over what it saves in each later turn.
     """
     ratios = {
         every: interval(
@@ -241,7 +241,6 @@ def break_even(chats: dict[Cell, list[Chat]], way: str) -> Json:
     )
     return {
         "time_ratio": [{"every": every, **ratio} for every, ratio in ratios.items()],
-        "measured": next((every for every in EVERY if ratios[every]["median"] < 1), None),
         "predicted": round(compile_seconds / saved, 1) if saved > 0 else None,
     }
 
