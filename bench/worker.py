@@ -15,7 +15,7 @@ import httpx
 import yaml
 
 from bench.model import BenchModel
-from config.settings import child_environment
+from config.environment import child_environment
 
 START_SECONDS: Final = 300.0
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt
 from loragen.families import compiled_template
 from loragen.own_template import OwnTemplate

@@ -9,9 +9,11 @@ from typing import Annotated, Final
 import typer
 
 from config.check import file_problems
+from config.environment import files_from_environment
+from config.load import load_settings
 from config.reference import configuration_page
 from config.refine import refine_task, summary
-from config.settings import Settings, files_from_environment, load_settings
+from config.settings import Settings
 from config.stack import local_url
 from config.up import up as run_up
 from loragen.errors import LoragenError, StartupError

@@ -7,17 +7,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from config.settings import SECRET_FIELDS, EdgeModelSettings, Section, Settings
+from config.edge_model import EdgeModelSettings
+from config.section import Section
+from config.settings import SECRET_FIELDS, Settings
 
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m config docs`; a test keeps it in step with config/settings.py. -->
+<!-- Written by `python -m config docs`; a test keeps it in step with the schema. -->
 
-One schema, `config/settings.py`. Strongest first: environment (`LORAGEN_SERVER__PORT=8080`), the
-YAML files of `LORAGEN_CONFIG` or `--config` (comma-separated or repeated; later ones win, key by
-key), defaults. Secrets come from the environment or from files in `/run/secrets`, never from
-YAML; a local start makes those that are missing. Relative paths start at the working directory.
+One schema, `config/settings.py`, read by `config/load.py`. Strongest first: environment
+(`LORAGEN_SERVER__PORT=8080`), the YAML files of `LORAGEN_CONFIG` or `--config` (comma-separated or
+repeated; later ones win, key by key), defaults. Secrets come from the environment or from files in
+`/run/secrets`, never from YAML; a local start makes those that are missing. Relative paths start at
+the working directory.
 `python -m config check FILE` checks a file, `python -m config show` prints what is in force.
 """
 

@@ -1,26 +1,9 @@
-"""The one schema of all configuration, and the only place that reads the environment.
+"""The one schema of all configuration. `config.load` reads it, `docs/configuration.md` lists it."""
 
-Order, strongest first: arguments, environment (`LORAGEN_SERVER__PORT=8080`), the YAML files of
-`LORAGEN_CONFIG` or `--config` (comma-separated, later over earlier, merged key by key), defaults.
-Secrets come from the environment or from files in `/run/secrets`, never from YAML. Unknown keys
-are errors.
-"""
-
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import yaml
-from pydantic import (
-    AnyHttpUrl,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -28,10 +11,10 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from config.edge_model import EdgeModelSettings
+from config.section import Section
 from loragen.errors import ConfigError
 
-CONFIG_VARIABLE: Final = "LORAGEN_CONFIG"
-SECRETS_FOLDER: Final = Path("/run/secrets")
 SECRET_FIELDS: Final = (
     "master_secret",
     "worker_secret",
@@ -39,12 +22,6 @@ SECRET_FIELDS: Final = (
     "ray_token",
     "redis_url",
 )
-
-
-class Section(BaseModel):
-    """A part of the settings that one component takes as its slice."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StoreSettings(Section):
@@ -74,98 +51,6 @@ class StoreSettings(Section):
     name_versions: int = Field(
         20, ge=2, le=1_000, description="Versions kept of a name; the oldest go first."
     )
-
-
-class EdgeModelSettings(Section):
-    """One small model that answers, with its workers and, if it has one, its generator."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$",
-        description="The `model` clients ask for. No ':'.",
-    )
-    model: Path = Field(description="Folder of the Hugging Face model. Hub ids are not downloaded.")
-    chat_template: Path | None = Field(
-        None,
-        description="The model's chat template, a file; default: its own, from its "
-        "chat_template.jinja or tokenizer_config.json.",
-    )
-    compiled_template: str | None = Field(
-        None,
-        description="What compiled mode prints: a family (llama-2, llama-3, qwen2.5, qwen3, gemma, "
-        "mistral-v1, mistral-v3, mistral-tekken) or a file; default: the model folder's "
-        "compiled_template.jinja, else the family that its chat template turns out to be of.",
-    )
-    tool_call_parser: str | None = Field(
-        None,
-        description="vLLM's parser of this model's tool calls, such as hermes. Without one, "
-        "requests with tools are refused.",
-    )
-    generator: Path | None = Field(
-        None,
-        description="Generator checkpoint folder. Without one the model serves prompt mode only.",
-    )
-    force_prompt: bool = Field(
-        False, description="Serve this model's tasks in prompt mode although they have recipes."
-    )
-    worker_urls: tuple[AnyHttpUrl, ...] = Field(
-        (),
-        description="Where the gateway finds this model's workers; default: this machine's port.",
-    )
-    worker_service: AnyHttpUrl | None = Field(
-        None,
-        description="In place of worker_urls: a URL whose host name has the IP address of every "
-        "worker of this model, such as a headless Kubernetes Service; looked up again and again.",
-    )
-    port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
-    workers: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Workers that `loragen up` starts, on this port and those after it.",
-    )
-    max_outstanding: int | None = Field(
-        None,
-        ge=1,
-        description="Requests that one gateway has at one worker; default: twice max_num_seqs, one "
-        "batch that runs and one to fill its gaps.",
-    )
-    max_waiting: int = Field(
-        256,
-        ge=0,
-        description="Requests that wait in one gateway while all workers of this model have that "
-        "many; further ones get 429.",
-    )
-    max_wait_seconds: float = Field(
-        10.0, gt=0, description="How long a request waits for a worker before it gets 429."
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Compute type.")
-    max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
-    max_num_seqs: int = Field(
-        64, ge=1, le=4_096, description="Requests in one batch, and recipes held by the engine."
-    )
-    max_num_batched_tokens: int = Field(
-        4_096, ge=16, description="Tokens in one engine step; sizes the per-step gate buffers."
-    )
-    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache on CPU, in GiB.")
-    drain_timeout_seconds: int = Field(
-        20,
-        ge=0,
-        description="Told to end, a worker takes nothing new and finishes what it has for this "
-        "long.",
-    )
-    engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
-
-    @property
-    def local_workers(self) -> dict[str, int]:
-        """The workers on one machine, by name: the edge model's, counted from the second on."""
-        names = [self.name, *(f"{self.name}-{count}" for count in range(2, self.workers + 1))]
-        return {name: self.port + index for index, name in enumerate(names)}
-
-    @property
-    def template_path(self) -> Path | None:
-        """The file of the chat template; None where it stands in tokenizer_config.json."""
-        own = self.model / "chat_template.jinja"
-        return self.chat_template or (own if own.is_file() else None)
 
 
 class GeneratorSettings(Section):
@@ -362,61 +247,3 @@ class Settings(BaseSettings):
         """Put the YAML files below the environment and merge them key by key."""
         yaml = YamlConfigSettingsSource(settings_cls, deep_merge=True)
         return init_settings, env_settings, file_secret_settings, yaml
-
-
-def load_settings(files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
-    """Read the configuration; `files` default to those named by LORAGEN_CONFIG.
-
-    Raises:
-        ConfigError: a file is missing, holds a secret, or a field is wrong; the message names it.
-    """
-    paths = list(files) if files is not None else files_from_environment()
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"no configuration file {path}")
-        _refuse_secrets(path)
-    secrets = str(SECRETS_FOLDER) if SECRETS_FOLDER.is_dir() else None
-
-    class Loaded(Settings):
-        model_config = SettingsConfigDict(yaml_file=paths, secrets_dir=secrets)
-
-    try:
-        return Loaded(**overrides)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-
-
-def child_environment(**values: str) -> dict[str, str]:
-    """Return this process's environment with `values` on top, for a process it starts."""
-    return {**os.environ, **values}  # noqa: TID251 - the one owner of the environment
-
-
-def export_environment(**values: str) -> None:
-    """Set variables for libraries that this process loads later and for all it starts."""
-    os.environ.update(values)  # noqa: TID251 - the one owner of the environment
-
-
-def files_from_environment() -> list[Path]:
-    """Return the configuration files that LORAGEN_CONFIG names."""
-    names = os.environ.get(CONFIG_VARIABLE, "")  # noqa: TID251 - the one owner of the environment
-    return [Path(name) for name in names.split(",") if name]
-
-
-def _refuse_secrets(path: Path) -> None:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings")
-    for name in SECRET_FIELDS:
-        if name in (content or {}):
-            raise ConfigError(f"{path}: {name} is a secret: set LORAGEN_{name.upper()} instead")
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"]) or "settings"
-        lines.append(f"{where}: {item['msg']}")
-    return "; ".join(lines)

@@ -13,11 +13,13 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from config.edge_model import EdgeModelSettings
+from config.environment import child_environment
 from config.ports import PortClaim, free_port
 from config.probe import answers
 from config.redis_server import HOST, RedisServer
 from config.secret_store import SecretStore
-from config.settings import EdgeModelSettings, Settings, child_environment
+from config.settings import Settings
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec
 

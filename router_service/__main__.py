@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from config.load import load_settings
 from config.ports import PortClaim, require_free
-from config.settings import Settings, load_settings
+from config.settings import Settings
 from loragen.errors import StartupError
 from loragen.logs import configure_logs
 from router_service.plan import ServicePlan, plan_service

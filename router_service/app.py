@@ -16,8 +16,9 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from config.load import load_settings
 from config.secret_store import SecretStore
-from config.settings import GeneratorSettings, Settings, load_settings
+from config.settings import GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, LoragenError
 from loragen.families import compiled_template
 from loragen.logs import configure_logs

@@ -14,7 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from config.settings import EdgeModelSettings, GeneratorSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import FAMILIES
 

@@ -6,8 +6,9 @@ Ray reads them when it is imported, so this module does not import it and `__mai
 
 from typing import Final
 
+from config.environment import export_environment
 from config.secret_store import SecretStore
-from config.settings import Settings, export_environment
+from config.settings import Settings
 from loragen.errors import ConfigError
 
 ADDRESS_FILE: Final = "ray_address"

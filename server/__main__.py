@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from config.load import load_settings
 from config.ports import PortClaim, require_free
-from config.settings import Settings, load_settings
+from config.settings import Settings
 from loragen.errors import ConfigError, StartupError
 from loragen.logs import configure_logs
 from server.app import create_app

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, StartupError
 from server.app import create_app
 

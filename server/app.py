@@ -9,7 +9,8 @@ from typing import Final
 import httpx
 from fastapi import FastAPI
 
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from loragen import __version__, metrics
 from loragen.drain import Drain
 from loragen.errors import ConfigError

@@ -8,7 +8,7 @@ from itertools import count
 import hypothesis
 import pytest
 
-from config.settings import CONFIG_VARIABLE
+from config.environment import CONFIG_VARIABLE
 from tests.fakes.valkey import Valkey
 
 pytest.register_assert_rewrite(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from config.settings import load_settings
+from config.load import load_settings
 from loragen.errors import StartupError
 from loragen.logs import configure_logs
 from workers.launch import Launch

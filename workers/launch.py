@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn, Self
 
-from config.settings import EdgeModelSettings, Settings, child_environment
+from config.edge_model import EdgeModelSettings
+from config.environment import child_environment
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import compiled_template
 from loragen.own_template import OwnTemplate

@@ -13,7 +13,8 @@ from typer.main import get_command
 
 import server.__main__
 import workers.__main__
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from k8s.check.objects import EDGE_MODEL, Manifests, Pods
 from k8s.check.settings import settings_of
 from loragen.errors import ConfigError

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from config.settings import CONFIG_VARIABLE, SECRET_FIELDS, Settings, load_settings
+from config.environment import CONFIG_VARIABLE
+from config.load import load_settings
+from config.settings import SECRET_FIELDS, Settings
 from k8s.check.objects import Manifests, Pods
 from loragen.errors import ConfigError
 

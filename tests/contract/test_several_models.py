@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from config.settings import EdgeModelSettings
+from config.edge_model import EdgeModelSettings
 from server.app import build_app, worker_client
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MODEL, redis_store, settings

@@ -19,7 +19,7 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from config.settings import child_environment
+from config.environment import child_environment
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "demo"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from config.settings import child_environment
+from config.environment import child_environment
 from tests.e2e.stack import ROOT, Stack
 
 FOLDER = ROOT / "docs" / "clients"

@@ -10,7 +10,8 @@ import httpx
 import openai
 from prometheus_client import REGISTRY
 
-from config.settings import EdgeModelSettings, ServerSettings, Settings, StoreSettings
+from config.edge_model import EdgeModelSettings
+from config.settings import ServerSettings, Settings, StoreSettings
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
 from loragen.store import RedisStore, Store

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
-from config.settings import child_environment
+from config.environment import child_environment
 from tests.fakes.gateway import MASTER_SECRET, MODEL, WORKER_KEY
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import free_port

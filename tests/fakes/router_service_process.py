@@ -13,8 +13,8 @@ from typing import Self
 import httpx
 import yaml
 
+from config.environment import child_environment
 from config.process_tree import children, descendants
-from config.settings import child_environment
 from tests.fakes.tiny_generator import make_generator
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import typer
 
+from config.edge_model import EdgeModelSettings
+from config.environment import child_environment
 from config.ports import free_port
 from config.probe import answers
 from config.redis_server import RedisServer
-from config.settings import EdgeModelSettings, ServerSettings, Settings, child_environment
+from config.settings import ServerSettings, Settings
 from config.stack import Stack
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
+from config.environment import child_environment
 from config.process_tree import descendants
-from config.settings import child_environment
 from tests.fakes.live import wait_until
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]

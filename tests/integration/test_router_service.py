@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from config.settings import child_environment
+from config.environment import child_environment
 from tests.contract.generator_contract import (
     EDGE_MODEL,
     MAX_BODY_BYTES,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from config.check import file_problems
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 
 TEMPLATE = "{{ messages }}"
 

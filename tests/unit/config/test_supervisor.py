@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from config import supervisor as module
-from config.settings import child_environment
+from config.environment import child_environment
 from config.supervisor import ChildSpec, Supervisor
 from loragen.errors import ArtifactCorrupt, StartupError
 

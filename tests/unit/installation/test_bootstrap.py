@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from config.settings import child_environment
+from config.environment import child_environment
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "bootstrap.sh"
 OLD_PYTHON = '#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" || exit 1\n'

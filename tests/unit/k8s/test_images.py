@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.settings import EdgeModelSettings, GeneratorSettings, ServerSettings
+from config.edge_model import EdgeModelSettings
+from config.settings import GeneratorSettings, ServerSettings
 from loragen import __version__
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import EdgeModelSettings, GeneratorSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from router_service.plan import GENERATOR_FILES, plan_clouds, plan_refiners, plan_service
 

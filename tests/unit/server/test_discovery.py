@@ -6,7 +6,8 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from loragen.errors import WorkerUnavailable
 from loragen.wire import WorkerInfo
 from server.crew import Crew, Limits

@@ -8,7 +8,8 @@ import typer
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from config.settings import EdgeModelSettings, Settings
+from config.edge_model import EdgeModelSettings
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import family_template
 from loragen.jinja import environment

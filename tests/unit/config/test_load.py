@@ -1,10 +1,11 @@
-"""Settings: who wins, what is refused, and what the errors name."""
+"""Loading the settings: who wins, what is refused, and what the errors name."""
 
 from pathlib import Path
 
 import pytest
 
-from config.settings import SECRET_FIELDS, load_settings
+from config.load import load_settings
+from config.settings import SECRET_FIELDS
 from loragen.errors import ConfigError
 
 

@@ -1,0 +1,100 @@
+"""One edge model's part of the settings."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AnyHttpUrl, Field
+
+from config.section import Section
+
+
+class EdgeModelSettings(Section):
+    """One small model that answers, with its workers and, if it has one, its generator."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$",
+        description="The `model` clients ask for. No ':'.",
+    )
+    model: Path = Field(description="Folder of the Hugging Face model. Hub ids are not downloaded.")
+    chat_template: Path | None = Field(
+        None,
+        description="The model's chat template, a file; default: its own, from its "
+        "chat_template.jinja or tokenizer_config.json.",
+    )
+    compiled_template: str | None = Field(
+        None,
+        description="What compiled mode prints: a family (llama-2, llama-3, qwen2.5, qwen3, gemma, "
+        "mistral-v1, mistral-v3, mistral-tekken) or a file; default: the model folder's "
+        "compiled_template.jinja, else the family that its chat template turns out to be of.",
+    )
+    tool_call_parser: str | None = Field(
+        None,
+        description="vLLM's parser of this model's tool calls, such as hermes. Without one, "
+        "requests with tools are refused.",
+    )
+    generator: Path | None = Field(
+        None,
+        description="Generator checkpoint folder. Without one the model serves prompt mode only.",
+    )
+    force_prompt: bool = Field(
+        False, description="Serve this model's tasks in prompt mode although they have recipes."
+    )
+    worker_urls: tuple[AnyHttpUrl, ...] = Field(
+        (),
+        description="Where the gateway finds this model's workers; default: this machine's port.",
+    )
+    worker_service: AnyHttpUrl | None = Field(
+        None,
+        description="In place of worker_urls: a URL whose host name has the IP address of every "
+        "worker of this model, such as a headless Kubernetes Service; looked up again and again.",
+    )
+    port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Workers that `loragen up` starts, on this port and those after it.",
+    )
+    max_outstanding: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that one gateway has at one worker; default: twice max_num_seqs, one "
+        "batch that runs and one to fill its gaps.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        description="Requests that wait in one gateway while all workers of this model have that "
+        "many; further ones get 429.",
+    )
+    max_wait_seconds: float = Field(
+        10.0, gt=0, description="How long a request waits for a worker before it gets 429."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Compute type.")
+    max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
+    max_num_seqs: int = Field(
+        64, ge=1, le=4_096, description="Requests in one batch, and recipes held by the engine."
+    )
+    max_num_batched_tokens: int = Field(
+        4_096, ge=16, description="Tokens in one engine step; sizes the per-step gate buffers."
+    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the KV cache on CPU, in GiB.")
+    drain_timeout_seconds: int = Field(
+        20,
+        ge=0,
+        description="Told to end, a worker takes nothing new and finishes what it has for this "
+        "long.",
+    )
+    engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
+
+    @property
+    def local_workers(self) -> dict[str, int]:
+        """The workers on one machine, by name: the edge model's, counted from the second on."""
+        names = [self.name, *(f"{self.name}-{count}" for count in range(2, self.workers + 1))]
+        return {name: self.port + index for index, name in enumerate(names)}
+
+    @property
+    def template_path(self) -> Path | None:
+        """The file of the chat template; None where it stands in tokenizer_config.json."""
+        own = self.model / "chat_template.jinja"
+        return self.chat_template or (own if own.is_file() else None)
