@@ -7,7 +7,8 @@ from loragen.suite.choices import VERDICT
 from loragen.suite.family import Family, Turn, Values
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import ASK_BACK, draw_wrap, pick, words_of
-from loragen.suite.tables import ROUTES, UNKNOWN, Table
+from loragen.suite.table import UNKNOWN, Table
+from loragen.suite.tables import ROUTES
 from loragen.suite.words import MARKS, ORDINALS
 
 

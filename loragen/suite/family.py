@@ -6,7 +6,7 @@ splits can hold out either: one tenth of all values never occurs in training, wh
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -71,6 +71,15 @@ class Family:
 def draw_phrase(rng: Random) -> Values:
     """Draw a freely chosen phrase of one or two words as the value `mark`."""
     return {"mark": " ".join(rng.sample(MARKS, rng.choice((1, 2))))}
+
+
+def draw_phrase_with(name: str, choices: Sequence[str]) -> Callable[[Random], Values]:
+    """Return a function that draws a phrase and one of `choices` as the value `name`."""
+
+    def draw(rng: Random) -> Values:
+        return {**draw_phrase(rng), name: rng.choice(choices)}
+
+    return draw
 
 
 def expand(template: str, rng: Random) -> str:

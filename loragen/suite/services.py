@@ -4,7 +4,7 @@ from random import Random
 from typing import Final
 
 from loragen.suite.family import Family, Turn, Values, draw_phrase
-from loragen.suite.tables import UNKNOWN
+from loragen.suite.table import UNKNOWN
 from loragen.suite.tenant_words import DAYS, DEPARTMENTS, NUMBERS
 from loragen.suite.words import CITIES, COMPANIES, GREETINGS, ITEMS, NAMES
 

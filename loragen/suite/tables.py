@@ -1,119 +1,30 @@
-"""Table families: the prompt lists keys with values, a message names one of the keys.
+"""Table families: routes, a glossary, prices, a calendar."""
 
-A table is worded by an introduction, the form of a row, and what stands between rows. Each has
-training and held-out forms, so a held-out wording is new in all three.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from loragen.suite.family import Family, Turn, Values, expand
+from loragen.suite.table import Table, asker, drawer
 from loragen.suite.tenant_words import (
-    ARGUMENTS,
     CODES,
     CURRENCIES,
     DAYS,
     DEPARTMENTS,
     FREE,
-    INTENTS,
     NONCE,
     NUMBERS,
     TOPICS,
 )
-from loragen.suite.words import CATEGORIES, CITIES, ITEMS, NAMES
-
-ROWS: Final = (2, 6)
-"""Fewest and most rows of a table."""
-UNKNOWN: Final = "I do not know."
-_UNLISTED_SHARE: Final = 0.08
-"""Share of messages about something that the table does not list."""
-
-_JOINTS: Final = (", ", "; ", ". ", "\n", "\n- ", " | ")
-_HELD_OUT_JOINTS: Final = (", and ", "\n* ", ".\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Table(Family):
-    """A family whose prompts hold a table; wordings have a `{table}` slot."""
-
-    rows: tuple[str, ...] = ()
-    held_out_rows: tuple[str, ...] = ()
-
-    def word(self, rng: Random, values: Values, *, held_out: bool) -> str:
-        """State the rule in words."""
-        wordings = self.held_out_wordings if held_out else self.wordings
-        row = rng.choice(self.held_out_rows if held_out else self.rows)
-        joint = rng.choice(_HELD_OUT_JOINTS if held_out else _JOINTS)
-        shown = {name: value for name, value in values.items() if name != "table"}
-        lines = [row.format(key=key, value=value, **shown) for key, value in entries(values)]
-        start = joint if joint.startswith("\n") else " "
-        table = start + joint.join(lines) + rng.choice(("", "."))
-        return expand(rng.choice(wordings), rng).format(table=table, **shown)
-
-
-def tabulate(pairs: Sequence[tuple[str, str]]) -> str:
-    """Return a table as one value."""
-    return ";".join(f"{key}={value}" for key, value in pairs)
-
-
-def entries(values: Values) -> list[tuple[str, str]]:
-    """Return the rows of a table in their order."""
-    pairs = (entry.split("=") for entry in values["table"].split(";"))
-    return [(key, value) for key, value in pairs]
-
-
-def _drawer(
-    keys: Sequence[str], results: Sequence[str], **others: Sequence[str]
-) -> Callable[[Random], Values]:
-    """Return a function that draws a table of 2 to 6 rows with distinct keys and values."""
-
-    def draw(rng: Random) -> Values:
-        size = rng.randint(*ROWS)
-        pairs = list(zip(rng.sample(keys, size), rng.sample(results, size), strict=True))
-        return {
-            "table": tabulate(pairs),
-            **{name: rng.choice(choices) for name, choices in others.items()},
-        }
-
-    return draw
-
-
-def _asker(
-    keys: Sequence[str],
-    questions: Sequence[str],
-    *,
-    answer: str = "{value}",
-    naming: Callable[[Random, str], str] = lambda _, key: key,
-) -> Callable[[Random, Values], Turn]:
-    """Return a function that asks for a row, now and then for one that is not listed."""
-
-    def ask(rng: Random, values: Values) -> Turn:
-        rows = dict(entries(values))
-        key = rng.choice(list(rows))
-        result = answer.format(value=rows[key], **{**values, "key": key})
-        unlisted = [other for other in keys if other not in rows]
-        if unlisted and rng.random() < _UNLISTED_SHARE:
-            key, result = rng.choice(unlisted), UNKNOWN
-        question = rng.choice(questions).format(key=naming(rng, key), item=rng.choice(ITEMS))
-        return Turn(question, result, UNKNOWN)
-
-    return ask
+from loragen.suite.words import CITIES, ITEMS, NAMES
 
 
 def _trigger(rng: Random, department: str) -> str:
     return rng.choice((department, *DEPARTMENTS[department]))
 
 
-def _member(rng: Random, category: str) -> str:
-    return rng.choice(CATEGORIES[category])
-
-
 ROUTES: Final = Table(
     name="routes",
-    draw=_drawer(TOPICS, CODES),
-    ask=_asker(
+    draw=drawer(TOPICS, CODES),
+    ask=asker(
         TOPICS,
         (
             "{key}",
@@ -178,8 +89,8 @@ ROUTES: Final = Table(
 
 GLOSSARY: Final = Table(
     name="glossary",
-    draw=_drawer(ITEMS, (*NONCE, *FREE[: len(FREE) // 2])),
-    ask=_asker(
+    draw=drawer(ITEMS, (*NONCE, *FREE[: len(FREE) // 2])),
+    ask=asker(
         ITEMS,
         (
             "{key}",
@@ -238,8 +149,8 @@ GLOSSARY: Final = Table(
 
 PRICES: Final = Table(
     name="prices",
-    draw=_drawer(ITEMS, NUMBERS[1:], currency=CURRENCIES),
-    ask=_asker(
+    draw=drawer(ITEMS, NUMBERS[1:], currency=CURRENCIES),
+    ask=asker(
         ITEMS,
         (
             "How much is the {key}?",
@@ -301,8 +212,8 @@ PRICES: Final = Table(
 
 CALENDAR: Final = Table(
     name="calendar",
-    draw=_drawer(DAYS, (*NAMES, *CITIES)),
-    ask=_asker(
+    draw=drawer(DAYS, (*NAMES, *CITIES)),
+    ask=asker(
         DAYS,
         ("{key}", "What is on {key}?", "And on {key}?", "Tell me about {key}.", "{key}, please"),
     ),
@@ -336,91 +247,4 @@ CALENDAR: Final = Table(
         "{key} {value}",
     ),
     held_out_rows=("{value} is on {key}", "on {key}: {value}", "for {key} it is {value}"),
-)
-
-
-def _draw_tools(rng: Random) -> Values:
-    size = rng.randint(*ROWS)
-    intents, tools = rng.sample(list(INTENTS), size), rng.sample(FREE, size)
-    arguments = rng.choices(ARGUMENTS, k=size)
-    calls = [f"{tool}({argument})" for tool, argument in zip(tools, arguments, strict=True)]
-    return {"table": tabulate(list(zip(intents, calls, strict=True)))}
-
-
-def _ask_tools(rng: Random, values: Values) -> Turn:
-    intent, call = rng.choice(entries(values))
-    tool, argument = call.removesuffix(")").split("(")
-    value = rng.choice(INTENTS[intent])
-    question = rng.choice(
-        ("{intent} for {value}", "I need {intent} for {value}.", "{value}: {intent}, please")
-    ).format(intent=intent, value=value)
-    return Turn(question, f'{{"tool": "{tool}", "{argument}": "{value}"}}', UNKNOWN)
-
-
-TOOLS: Final = Table(
-    name="tools",
-    draw=_draw_tools,
-    ask=_ask_tools,
-    wordings=(
-        "You <can call|have|use> tools. <Reply|Answer> in JSON.{table}",
-        "<Tools|The tools|Your tools>:{table}",
-        "<Answer|Reply> with one tool call <as|in> JSON:{table}",
-        "<Use|Call|Find> the right tool and <write|give> JSON.{table}",
-        "<JSON only|Only JSON>. <Tools|The tools>:{table}",
-        "<Every|Each> answer is a tool call in JSON.{table}",
-        "<Call|Use> one of these tools:{table}",
-        "You are an agent with tools:{table}\n<Answer|Reply> in JSON.",
-        "# Tools{table}",
-        "These tools <can help|are there> for you:{table}\n<Call|Use> the right one.",
-    ),
-    held_out_wordings=(
-        "Find the right tool for the user. <Answer|Reply> in JSON.{table}",
-        "You are an agent. <Answer|Reply> with these tools in JSON:{table}",
-        "<Write|Give> one tool call as JSON. Your tools:{table}",
-        "<Use|Call> the tools with JSON only:{table}",
-    ),
-    rows=(
-        "{value} for {key}",
-        "{key}: {value}",
-        "call {value} for {key}",
-        "{key} = {value}",
-        "{key} -> {value}",
-        "{key} use {value}",
-        "for {key} call {value}",
-        "use {value} for {key}",
-        "{value} is for {key}",
-        "{value} gives {key}",
-    ),
-    held_out_rows=("for {key}: {value}", "for {key} use {value}", "{value} is called for {key}"),
-)
-
-ROSTER: Final = Table(
-    name="roster",
-    draw=_drawer(NAMES, CITIES),
-    ask=_asker(NAMES, ("{key}", "Where is {key}?", "{key}, please", "What about {key}?")),
-    wordings=(
-        "<Answer|Reply> with the city of the person:{table}",
-        "You know where <people|the people> are.{table}",
-        "The <plan|list> of our people:{table}",
-        "The user names a person. Say the city.{table}",
-    ),
-    held_out_wordings=(),
-    rows=("{key} is in {value}", "{key}: {value}", "{key} -> {value}", "{key} works in {value}"),
-)
-
-SHELVES: Final = Table(
-    name="shelves",
-    draw=_drawer(list(CATEGORIES), CODES),
-    ask=_asker(
-        list(CATEGORIES),
-        ("{key}", "Where is the {key}?", "I am looking for the {key}.", "{key}, please"),
-        naming=_member,
-    ),
-    wordings=(
-        "<Say|Give> the code of the item:{table}",
-        "Our <things|products> have codes.{table}",
-        "Find what the item is and say the code.{table}",
-    ),
-    held_out_wordings=(),
-    rows=("{key} are in {value}", "{key}: {value}", "{key} -> {value}", "{value} for {key}"),
 )

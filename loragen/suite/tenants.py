@@ -17,12 +17,15 @@ from loragen.suite.combinations import (
     WRAPPED_VERDICT,
 )
 from loragen.suite.demo import DEMO
-from loragen.suite.edits import COUNT, EXTRACT, JOIN, LIST, REDACT, RENAME, REVERSE, TAG, TWICE
+from loragen.suite.edits import COUNT, JOIN, LIST, REVERSE, TAG, TWICE
 from loragen.suite.more_wordings import HELD_OUT, TRAINING
+from loragen.suite.order_edits import EXTRACT, REDACT, RENAME
 from loragen.suite.services import CLOSING, FACTS, HANDOFF, WELCOME
 from loragen.suite.splits import Catalogue
-from loragen.suite.tables import CALENDAR, GLOSSARY, PRICES, ROSTER, ROUTES, SHELVES, TOOLS
+from loragen.suite.tables import CALENDAR, GLOSSARY, PRICES, ROUTES
 from loragen.suite.tenant_words import ADDED
+from loragen.suite.tool_tables import TOOLS
+from loragen.suite.unseen_tables import ROSTER, SHELVES
 
 LOOKUPS: Final = (ROUTES, GLOSSARY, PRICES, CALENDAR, TOOLS)
 """Seen families whose prompts hold a table."""

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from loragen.suite.family import Family
 from loragen.suite.splits import Catalogue, Prompt, Split
-from loragen.suite.tables import entries
+from loragen.suite.table import entries
 from loragen.training.batches import Batch, Renderer, Row, evaluation_row
 from loragen.training.passes import exact_matches, prompted_states
 

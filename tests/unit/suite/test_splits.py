@@ -10,7 +10,7 @@ from loragen.suite import boilerplate, demo
 from loragen.suite.demo import DEMO
 from loragen.suite.family import Family, expand
 from loragen.suite.splits import Catalogue, Split
-from loragen.suite.tables import Table
+from loragen.suite.table import Table
 from loragen.suite.tenants import TENANTS
 
 PROMPTS = 80
