@@ -19,7 +19,7 @@ from redis.retry import Retry
 from bench.worker import free_port
 from loragen.keys import TenantKeys
 from loragen.method.generator import Generator
-from loragen.store import RedisStore
+from loragen.redis_store import RedisStore
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.task import RecipeRef, Task

@@ -16,7 +16,7 @@ from loragen import name_scripts
 from loragen.errors import Conflict, NotFound, StoreUnavailable, TaskNotFound
 from loragen.names import Alias, Change, History, Version, taken
 from loragen.redis_client import as_bytes, mapped
-from loragen.store import task_key
+from loragen.redis_store import task_key
 
 
 class RedisNames:

@@ -11,8 +11,9 @@ from loragen.leases import Leases, RedisLeases
 from loragen.names import Names
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
+from loragen.redis_store import RedisStore
 from loragen.sightings import Budget, RedisSightings, Sightings
-from loragen.store import RedisStore, Store
+from loragen.store import Store
 
 
 @dataclass(frozen=True, slots=True)

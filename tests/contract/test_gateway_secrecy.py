@@ -8,7 +8,7 @@ import pytest
 
 from loragen.errors import GeneratorUnavailable, LoragenError
 from loragen.logs import JsonFormatter
-from loragen.store import RedisStore
+from loragen.redis_store import RedisStore
 from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway
 from tests.fakes.live import wait_until
 

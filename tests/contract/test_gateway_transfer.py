@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from loragen.errors import StoreUnavailable
-from loragen.store import RedisStore
+from loragen.redis_store import RedisStore
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, redis_store
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import Valkey

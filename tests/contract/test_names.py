@@ -8,7 +8,7 @@ from loragen.errors import StoreUnavailable
 from loragen.names import Alias, Names, Version
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
-from loragen.store import RedisStore
+from loragen.redis_store import RedisStore
 from tests.contract.names_contract import KEEP, A, Kept, NamesContract
 from tests.contract.store_contract import TENANT
 from tests.fakes.memory_names import MemoryNames

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from loragen.errors import ConfigError, StoreUnavailable
-from loragen.store import RedisStore, Store
+from loragen.redis_store import RedisStore
+from loragen.store import Store
 from tests.contract.store_contract import TENANT, StoreContract, task_of
 from tests.fakes.gateway import redis_store
 from tests.fakes.memory_store import MemoryStore

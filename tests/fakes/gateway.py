@@ -14,7 +14,8 @@ from config.edge_model import EdgeModelSettings
 from config.settings import ServerSettings, Settings, StoreSettings
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
-from loragen.store import RedisStore, Store
+from loragen.redis_store import RedisStore
+from loragen.store import Store
 from server.app import build_app, worker_client
 from server.shared import Shared
 from tests.fakes.fake_worker import FakeWorker

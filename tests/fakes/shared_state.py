@@ -5,8 +5,9 @@ from typing import Any
 
 from loragen.names import Names
 from loragen.redis_names import RedisNames
+from loragen.redis_store import RedisStore
 from loragen.sightings import Budget
-from loragen.store import RedisStore, Store
+from loragen.store import Store
 from server.shared import Shared
 from tests.fakes.memory_conversations import MemoryConversations
 from tests.fakes.memory_invalidations import MemoryInvalidations

@@ -1,0 +1,210 @@
+"""The store in Redis.
+
+    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON,
+                                           refined = recipe bytes
+    {ns}:tasks:{tenant}            zset    task ids by time of creation
+    {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
+    {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
+
+Of these only recipes and implicit tasks carry a time to live, so `maxmemory-policy volatile-lru`
+evicts those and never a task that someone registered. An evicted recipe is compiled again from its
+task; a refined one could not be, and is part of it. An implicit task is made again when its prompt
+comes again.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Final, Self
+
+import redis.asyncio as redis
+from pydantic import ValidationError
+
+from loragen import store_scripts
+from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.redis_client import as_bytes, connect, mapped
+from loragen.store import Page
+from loragen.task import Task, TaskRecord
+from loragen.tools import dump_tools, load_tools
+
+_FIELDS: Final = ("record", "prompt", "tools", "refined")
+_GONE_SECONDS: Final = 3_600
+"""How long a page can go on behind a task that was deleted since."""
+
+
+class RedisStore:
+    """The store on Redis 7 or Valkey."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        namespace: str,
+        recipe_ttl_seconds: int,
+        implicit_ttl_seconds: int = 86_400,
+    ) -> None:
+        self._redis = client
+        self._namespace = namespace
+        self._ttl = recipe_ttl_seconds
+        self._implicit_ttl = implicit_ttl_seconds
+        self._create = client.register_script(store_scripts.CREATE)
+        self._update = client.register_script(store_scripts.UPDATE)
+        self._delete = client.register_script(store_scripts.DELETE)
+        self._page = client.register_script(store_scripts.PAGE)
+
+    @classmethod
+    def connect(
+        cls, url: str, *, namespace: str, recipe_ttl_seconds: int, timeout_seconds: float
+    ) -> Self:
+        """Return a store for `url`; connections open at first use.
+
+        Raises:
+            ConfigError: the URL is not one of Redis.
+        """
+        client = connect(url, timeout_seconds=timeout_seconds)
+        return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
+
+    async def create(self, task: Task) -> bool:
+        """Write a new task; False, and nothing written, if it exists."""
+        tools = dump_tools(task.tools) if task.tools else ""
+        record = task.model_dump_json(exclude_defaults=True)
+        async with mapped():
+            written = await self._create(
+                keys=self._task_keys(task.tenant, task.id),
+                args=[
+                    task.id,
+                    record,
+                    task.prompt,
+                    task.created_at,
+                    tools,
+                    self._implicit_ttl if task.is_implicit else "",
+                    task.refined,
+                ],
+            )
+        return bool(written)
+
+    async def get(self, tenant: str, task_id: str) -> Task | None:
+        """Return a task with its prompt and tools; an implicit one lives on from here."""
+        key = self._task(tenant, task_id)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hmget(key, _FIELDS)
+        pipeline.expire(key, self._implicit_ttl, xx=True)  # only where it had a time to live
+        async with mapped():
+            row, _ = await pipeline.execute()
+        return _task(row)
+
+    async def update(self, task: Task) -> bool:
+        """Replace record and refined recipe of an existing task; False if it was deleted."""
+        async with mapped():
+            written = await self._update(
+                keys=[self._task(task.tenant, task.id)],
+                args=[task.model_dump_json(exclude_defaults=True), task.refined],
+            )
+        return bool(written)
+
+    async def delete(self, tenant: str, task_id: str) -> bool:
+        """Delete a task, not its recipe; False if there was none."""
+        keys = [*self._task_keys(tenant, task_id), self._gone(tenant, task_id)]
+        async with mapped():
+            deleted = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
+        return bool(deleted)
+
+    async def page(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> Page:
+        """Return the tenant's tasks behind task `after`; see `Store.page`.
+
+        Raises:
+            TaskNotFound: there was no task `after` within the last hour.
+        """
+        cursor = after or ""
+        async with mapped():
+            found = await self._page(
+                keys=[self._tasks(tenant), self._gone(tenant, cursor)],
+                args=[cursor, limit + 1, int(newest_first)],
+            )
+        if found is None:
+            raise TaskNotFound("no task of that id to go on after", param="after")
+        ids = [as_bytes(task_id).decode() for task_id in found]
+        records = await self.records(tenant, ids[:limit])
+        return Page(list(records.values()), has_more=len(ids) > limit)
+
+    async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Return those of the tasks that exist, by id."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hget(self._task(tenant, task_id), "record")
+        async with mapped():
+            rows = await pipeline.execute()
+        pairs = zip(task_ids, rows, strict=True)
+        return {task_id: _record(row) for task_id, row in pairs if row is not None}
+
+    async def get_recipe(self, key: str) -> bytes | None:
+        """Return recipe bytes and keep them for another time to live."""
+        async with mapped():
+            data = await self._redis.getex(self._recipe(key), ex=self._ttl)
+        return None if data is None else as_bytes(data)
+
+    async def put_recipe(self, key: str, data: bytes) -> bytes:
+        """Store recipe bytes unless some are there; return those that are."""
+        async with mapped():
+            stored = await self._redis.set(self._recipe(key), data, nx=True, get=True, ex=self._ttl)
+        return data if stored is None else as_bytes(stored)
+
+    async def delete_recipe(self, key: str) -> None:
+        """Forget a recipe."""
+        async with mapped():
+            await self._redis.delete(self._recipe(key))
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        async with mapped():
+            await self._redis.ping()
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._redis.aclose()
+
+    def _task(self, tenant: str, task_id: str) -> str:
+        return task_key(self._namespace, tenant, task_id)
+
+    def _task_keys(self, tenant: str, task_id: str) -> tuple[str, str]:
+        return self._task(tenant, task_id), self._tasks(tenant)
+
+    def _tasks(self, tenant: str) -> str:
+        return f"{self._namespace}:tasks:{tenant}"
+
+    def _gone(self, tenant: str, task_id: str) -> str:
+        # A digest, because a deleted task's id is to be found nowhere.
+        digest = hashlib.sha256(task_id.encode()).hexdigest()[:32]
+        return f"{self._namespace}:gone:{tenant}:{digest}"
+
+    def _recipe(self, key: str) -> str:
+        return f"{self._namespace}:recipe:{key}"
+
+
+def task_key(namespace: str, tenant: str, task_id: str) -> str:
+    """Return the key that exists as long as a task does."""
+    return f"{namespace}:task:{tenant}:{task_id}"
+
+
+def _task(row: Sequence[bytes | str | None]) -> Task | None:
+    record, prompt, tools, refined = row
+    if record is None or prompt is None:
+        return None
+    try:
+        return Task(
+            **json.loads(record),
+            prompt=as_bytes(prompt).decode("utf-8"),
+            tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
+            refined=as_bytes(refined) if refined else b"",
+        )
+    except (ValidationError, TypeError, ValueError) as error:
+        raise StoreUnavailable("a stored task cannot be read") from error
+
+
+def _record(text: bytes | str) -> TaskRecord:
+    try:
+        return TaskRecord.model_validate_json(text)
+    except ValidationError as error:
+        raise StoreUnavailable("a stored task cannot be read") from error
