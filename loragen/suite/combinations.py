@@ -3,12 +3,9 @@
 from random import Random
 from typing import Final
 
-from loragen.suite.choices import VERDICT
 from loragen.suite.family import Family, Turn, Values
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import ASK_BACK, draw_wrap, pick, words_of
-from loragen.suite.table import UNKNOWN, Table
-from loragen.suite.tables import ROUTES
 from loragen.suite.words import MARKS, ORDINALS
 
 
@@ -73,52 +70,4 @@ WRAPPED_LABEL: Final = Family(
         "Answer with {mark} and then positive or negative, between {left} and {right}.",
     ),
     held_out_wordings=(),
-)
-
-
-def _draw_wrapped_verdict(rng: Random) -> Values:
-    return {**draw_wrap(rng), **VERDICT.draw(rng)}
-
-
-def _ask_wrapped_verdict(rng: Random, values: Values) -> Turn:
-    turn = VERDICT.ask(rng, values)
-    return Turn(turn.question, f"{values['left']}{turn.answer}{values['right']}", turn.default)
-
-
-WRAPPED_VERDICT: Final = Family(
-    name="wrapped_verdict",
-    draw=_draw_wrapped_verdict,
-    ask=_ask_wrapped_verdict,
-    marks=("first", "second"),
-    wordings=(
-        "Say {first} if the review is good and {second} if it is bad. Put the word between {left} "
-        "and {right}.",
-        "Use the format {left}word{right}. The word is {second} for a bad review and {first} for a "
-        "good one.",
-    ),
-    held_out_wordings=(),
-)
-
-
-def _draw_json_routes(rng: Random) -> Values:
-    return {**ROUTES.draw(rng), "mark": rng.choice(MARKS)}
-
-
-def _ask_json_routes(rng: Random, values: Values) -> Turn:
-    turn = ROUTES.ask(rng, values)
-    if turn.answer == UNKNOWN:
-        return turn
-    return Turn(turn.question, f'{{"{values["mark"]}": "{turn.answer}"}}', turn.default)
-
-
-JSON_ROUTES: Final = Table(
-    name="json_routes",
-    draw=_draw_json_routes,
-    ask=_ask_json_routes,
-    wordings=(
-        "Answer each ticket in JSON with the key {mark} and its code as value.{table}",
-        "Put the code of the message under the key {mark} in a JSON object. The codes:{table}",
-    ),
-    held_out_wordings=(),
-    rows=ROUTES.rows,
 )

@@ -1,7 +1,7 @@
 """The tenants catalogue: what tenants ask of an assistant, in prompts of real length.
 
 It holds the demo catalogue's families with more wordings, edits of the message, choices between
-two free phrases, desks with facts, and tables of up to six rows.
+two free phrases, desks with facts, tables of up to six rows, and rules with a form for answers.
 """
 
 from dataclasses import replace
@@ -9,17 +9,14 @@ from typing import Final
 
 from loragen.suite import boilerplate
 from loragen.suite.choices import KIND, PRIORITY, SCOPE, TRIGGER, VERDICT
-from loragen.suite.combinations import (
-    JSON_PICK,
-    JSON_ROUTES,
-    WRAPPED_LABEL,
-    WRAPPED_PICK,
-    WRAPPED_VERDICT,
-)
 from loragen.suite.demo import DEMO
+from loragen.suite.directory import DIRECTORY
 from loragen.suite.edits import COUNT, JOIN, LIST, REVERSE, TAG, TWICE
+from loragen.suite.frames import ENDING, FIELD, OPENING, WRAP
+from loragen.suite.labels import DETECT, SENTIMENT, TOPIC, URGENCY
 from loragen.suite.more_wordings import HELD_OUT, TRAINING
 from loragen.suite.order_edits import EXTRACT, REDACT, RENAME
+from loragen.suite.rewrites import PICK
 from loragen.suite.services import CLOSING, FACTS, HANDOFF, WELCOME
 from loragen.suite.splits import Catalogue
 from loragen.suite.tables import CALENDAR, GLOSSARY, PRICES, ROUTES
@@ -27,8 +24,16 @@ from loragen.suite.tenant_words import ADDED
 from loragen.suite.tool_tables import TOOLS
 from loragen.suite.unseen_tables import ROSTER, SHELVES
 
-LOOKUPS: Final = (ROUTES, GLOSSARY, PRICES, CALENDAR, TOOLS)
+LOOKUPS: Final = (ROUTES, GLOSSARY, PRICES, CALENDAR, TOOLS, DIRECTORY)
 """Seen families whose prompts hold a table."""
+
+FRAMED: Final = (
+    WRAP.around("wrapped", (DETECT, URGENCY, KIND, COUNT, EXTRACT, GLOSSARY, CALENDAR)),
+    FIELD.around("keyed", (TOPIC, DETECT, KIND, PRIORITY, REVERSE, GLOSSARY, PRICES)),
+    OPENING.around("opened", (VERDICT, TRIGGER, PICK, ROUTES, CALENDAR, EXTRACT)),
+    ENDING.around("ended", (VERDICT, SCOPE, TOPIC, REVERSE, ROUTES, PRICES)),
+)
+"""Seen families of a rule in a frame; the unseen ones are other pairs."""
 
 TENANTS: Final = Catalogue(
     name="tenants",
@@ -45,10 +50,16 @@ TENANTS: Final = Catalogue(
         *(VERDICT, KIND, PRIORITY, TRIGGER, SCOPE),
         *(FACTS, WELCOME, HANDOFF, CLOSING),
         *LOOKUPS,
+        *FRAMED,
     ),
     unseen=(
-        *(WRAPPED_PICK, JSON_PICK, WRAPPED_LABEL, WRAPPED_VERDICT),
-        *(ROSTER, SHELVES, JSON_ROUTES),
+        WRAP.around("wrapped_pick", (PICK,)),
+        WRAP.around("wrapped_verdict", (VERDICT,)),
+        WRAP.around("wrapped_label", (SENTIMENT,)),
+        FIELD.around("keyed_pick", (PICK,)),
+        FIELD.around("keyed_routes", (ROUTES,)),
+        OPENING.around("opened_glossary", (GLOSSARY,)),
+        *(ROSTER, SHELVES),
     ),
     surround=boilerplate.surround,
     words=DEMO.words + ADDED,
@@ -58,5 +69,5 @@ TENANTS: Final = Catalogue(
         *boilerplate.DISTRACTORS,
         *boilerplate.CLOSINGS,
     ),
-    binding=(*LOOKUPS, VERDICT, KIND, PRIORITY, TRIGGER, SCOPE, HANDOFF),
+    binding=(*LOOKUPS, *FRAMED, VERDICT, KIND, PRIORITY, TRIGGER, SCOPE, HANDOFF),
 )

@@ -26,7 +26,7 @@ from loragen.training.checkpoint import save_tokenizer
 from loragen.training.curriculum import PHASES, Phase, Position
 from loragen.training.drill import STYLES, Drill
 from loragen.training.optimizer import Optimizer, split_parameters
-from loragen.training.passes import answer_loss, exact_matches, prompted_states
+from loragen.training.passes import answer_loss, exact_matches, message_loss, prompted_states
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.progress import Progress
 from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
@@ -38,6 +38,8 @@ SAVE_EVERY_SECONDS: Final = 180.0
 _WARMUP: Final = 20
 _EASIER_SHARE: Final = 0.3
 """Share of drill batches whose style may be easier than the phase's."""
+_MESSAGE_WEIGHT: Final = 0.1
+"""Weight of what users say beside what the model answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class EdgeRun:
         while position.phase is phase and may_go_on():
             step = position.step
             batch, style = self._draw(phase, texts)
-            loss, accuracy = self._learn(batch, phase)
+            loss, accuracy = self._learn(batch, phase, is_text=style is None)
             position.advance(
                 accuracy=accuracy if style == phase.style else None,
                 is_text=style is None,
@@ -136,16 +138,21 @@ class EdgeRun:
             style = rng.randint(0, phase.style)
         return self._drill.batch(STYLES[style], self._words, rng), style
 
-    def _learn(self, batch: Batch, phase: Phase) -> tuple[float, float]:
+    def _learn(self, batch: Batch, phase: Phase, *, is_text: bool) -> tuple[float, float]:
         """Take one step and return its loss and the share of exact answers before it."""
         position = self.position
+        pad_id = self._renderer.pad_id
         self._optimizer.set_rates(phase.matrix_lr, phase.other_lr)
-        states = prompted_states(self.model, batch, self._renderer.pad_id)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = prompted_states(self.model, batch, pad_id).float()
         loss = answer_loss(self.model, states, batch.targets)
         with torch.no_grad():
             matches = exact_matches(self.model, states, batch.targets)
+        learned = loss
+        if is_text:  # drill messages are random words
+            learned = loss + _MESSAGE_WEIGHT * message_loss(self.model, states, batch, pad_id)
         warmup = min(1.0, (position.total + 1) / _WARMUP)
-        self._optimizer.step(loss, warmup * phase.factor(position.step))
+        self._optimizer.step(learned, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()
 
     @property

@@ -75,6 +75,20 @@ def answer_loss(
     return (losses / lengths).sum() / chosen.any(-1).sum()
 
 
+def message_loss(
+    model: PreTrainedModel, states: torch.Tensor, batch: Batch, pad_id: int
+) -> torch.Tensor:
+    """Return the mean cross-entropy of what users say in the first segment of each row.
+
+    A model that has learnt what is asked under a prompt can make up probes for it.
+    """
+    following_BS = batch.segments[:, 0].roll(-1, 1)
+    following_BS[:, -1] = pad_id
+    chosen_BS = (batch.targets[:, 0] == IGNORED) & (following_BS != pad_id)
+    logits = model.get_output_embeddings()(states[:, 0][chosen_BS])
+    return functional.cross_entropy(logits, following_BS[chosen_BS])
+
+
 def exact_matches(
     model: PreTrainedModel, states: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 from loragen.suite import boilerplate, demo
 from loragen.suite.demo import DEMO
 from loragen.suite.family import Family, expand
+from loragen.suite.frames import Framed
 from loragen.suite.splits import Catalogue, Split
 from loragen.suite.table import Table
 from loragen.suite.tenants import TENANTS
@@ -71,6 +72,9 @@ def test_wordings_are_many_and_held_out_ones_are_others(
     if isinstance(family, Table):
         assert set(family.rows).isdisjoint(family.held_out_rows)
         counts = [counts[0] * len(family.rows), counts[1] * len(family.held_out_rows)]
+    if isinstance(family, Framed):
+        counts[0] *= sum(len(expansions(base.wordings)) for base in family.bases)
+        counts[1] *= sum(len(expansions(base.held_out_wordings)) for base in family.bases)
     assert counts[0] >= least[0]
     assert counts[1] >= least[1]
 

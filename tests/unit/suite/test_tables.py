@@ -5,14 +5,13 @@ from random import Random
 
 import pytest
 
-from loragen.suite.combinations import JSON_ROUTES
 from loragen.suite.splits import Split
 from loragen.suite.table import ROWS, UNKNOWN, Table, entries
 from loragen.suite.tables import ROUTES
 from loragen.suite.tenants import LOOKUPS, TENANTS
 from loragen.suite.unseen_tables import ROSTER, SHELVES
 
-TABLES = (*LOOKUPS, ROSTER, SHELVES, JSON_ROUTES)
+TABLES = (*LOOKUPS, ROSTER, SHELVES)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
