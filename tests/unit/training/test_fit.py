@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.edge import EdgeModel
@@ -12,7 +13,13 @@ from loragen.suite.demo import DEMO
 from loragen.training.batches import IGNORED, Batch, Renderer, StreamSpec, training_batches
 from loragen.training.fit import LINEARS, TrainablePool, recipe_loss, to_columns
 from loragen.training.optimizer import Optimizer, Schedule, orthogonalise, split_parameters
-from loragen.training.passes import answer_loss, exact_matches, prompted_states, recipe_states
+from loragen.training.passes import (
+    answer_loss,
+    exact_matches,
+    message_loss,
+    prompted_states,
+    recipe_states,
+)
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 
@@ -56,6 +63,28 @@ def test_a_segment_in_a_shared_row_is_a_chat_of_its_own(
         chat = torch.cat([head, segment])[None]
         alone = edge.model(input_ids=chat).last_hidden_state[0, len(head) :]
         torch.testing.assert_close(states[row, column, : len(segment)], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_messages_are_scored_apart_from_answers(
+    edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, batch: Batch
+) -> None:
+    """Both together are all that the first segments say."""
+    pad_id = Renderer(tokenizer).pad_id
+    states = prompted_states(edge, batch, pad_id)[:, 0]
+    losses = []
+    for segment, targets, states_SD in zip(
+        batch.segments[:, 0], batch.targets[:, 0], states, strict=True
+    ):
+        length = int((segment != pad_id).sum())
+        is_message = targets[: length - 1] == IGNORED
+        logits = edge.lm_head(states_SD[: length - 1][is_message])
+        losses.append(
+            functional.cross_entropy(logits, segment[1:length][is_message], reduction="none")
+        )
+    expected = torch.cat(losses).mean()
+    torch.testing.assert_close(
+        message_loss(edge, prompted_states(edge, batch, pad_id), batch, pad_id), expected
+    )
 
 
 def test_the_loss_falls(edge: LlamaForCausalLM, batch: Batch) -> None:
