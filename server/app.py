@@ -129,7 +129,9 @@ def build_app(
         interval = settings.server.probe_interval_seconds
         watching = [
             asyncio.create_task(health.probe_forever()),
-            asyncio.create_task(watch_store(shared.store, interval_seconds=interval)),
+            asyncio.create_task(
+                watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
+            ),
             asyncio.create_task(services.resolver.follow_invalidations()),
         ]
         yield

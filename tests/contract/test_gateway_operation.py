@@ -147,6 +147,7 @@ def test_without_redis_known_tasks_serve_and_it_comes_back(tmp_path: Path, names
             server.kill()
             ready = gate.http.get("/ready")
             assert (ready.status_code, len(ready.json()["missing"])) == (503, 1)
+            wait_until(lambda: gate.metric("loragen_store_up") == 0)
             assert mode_of(gate, task_id) == mode_of(gate, "ada") == "compiled"
             assert gate.ask("no task").status_code == 200
             body = {"model": MODEL, "system_prompt": "New."}
