@@ -74,11 +74,12 @@ def edge_command(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     hidden: Annotated[int, typer.Option(help="Width of the model.")] = 128,
     layers: Annotated[int, typer.Option(help="Layers of the model.")] = 4,
+    rows: Annotated[int, typer.Option(help="Prompts of one step.")] = 32,
 ) -> None:
     """Train an edge model that follows the tenants catalogue, tables included; resumable."""
     torch.set_num_threads(threads)
     size = EdgeSize(hidden=hidden, layers=layers, heads=hidden // 32, intermediate=3 * hidden)
-    run = EdgeRun(out, RunSpec(TENANTS, size), seed)
+    run = EdgeRun(out, RunSpec(TENANTS, size, rows=rows), seed)
     is_over = run.train(seconds=60 * minutes)
     logger.info("edge: %s", "done" if is_over else "time is up; run again to go on")
 

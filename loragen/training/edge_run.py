@@ -26,7 +26,13 @@ from loragen.training.checkpoint import save_tokenizer
 from loragen.training.curriculum import PHASES, Phase, Position
 from loragen.training.drill import STYLES, Drill
 from loragen.training.optimizer import Optimizer, split_parameters
-from loragen.training.passes import answer_loss, exact_matches, message_loss, prompted_states
+from loragen.training.passes import (
+    MESSAGE_WEIGHT,
+    answer_loss,
+    exact_matches,
+    message_loss,
+    prompted_states,
+)
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.progress import Progress
 from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
@@ -38,8 +44,6 @@ SAVE_EVERY_SECONDS: Final = 180.0
 _WARMUP: Final = 20
 _EASIER_SHARE: Final = 0.3
 """Share of drill batches whose style may be easier than the phase's."""
-_MESSAGE_WEIGHT: Final = 0.1
-"""Weight of what users say beside what the model answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class RunSpec:
     rows: int = 32
     drill_questions: int = 16
     text_segments: int = 10
+    matrix_decay: float = 0.1
 
 
 class EdgeRun:
@@ -63,7 +68,7 @@ class EdgeRun:
         torch.manual_seed(seed)
         self.model = new_model(self.tokenizer, spec.size)
         matrices, others = split_parameters(self.model)
-        self._optimizer = Optimizer(matrices, [(others, 0.0)], 0.0)
+        self._optimizer = Optimizer(matrices, [(others, 0.0)], 0.0, matrix_decay=spec.matrix_decay)
         self._drill = Drill(
             self.tokenizer,
             spec.catalogue.words,
@@ -71,6 +76,8 @@ class EdgeRun:
             questions=spec.drill_questions,
         )
         self._renderer = Renderer(self.tokenizer)
+        # Where bfloat16 is emulated a step takes ten times as long as in float32.
+        self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         self.position = Position(spec.phases)
         if self._state.exists():
             self._restore()
@@ -143,14 +150,14 @@ class EdgeRun:
         position = self.position
         pad_id = self._renderer.pad_id
         self._optimizer.set_rates(phase.matrix_lr, phase.other_lr)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._has_fast_bfloat16):
             states = prompted_states(self.model, batch, pad_id).float()
         loss = answer_loss(self.model, states, batch.targets)
         with torch.no_grad():
             matches = exact_matches(self.model, states, batch.targets)
         learned = loss
         if is_text:  # drill messages are random words
-            learned = loss + _MESSAGE_WEIGHT * message_loss(self.model, states, batch, pad_id)
+            learned = loss + MESSAGE_WEIGHT * message_loss(self.model, states, batch, pad_id)
         warmup = min(1.0, (position.total + 1) / _WARMUP)
         self._optimizer.step(learned, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()

@@ -38,8 +38,16 @@ class Optimizer:
         matrices: Iterable[nn.Parameter],
         others: Sequence[tuple[Iterable[nn.Parameter], float]],
         matrix_lr: float,
+        *,
+        matrix_decay: float = 0.0,
     ) -> None:
+        """Take the matrices, groups of other parameters with their rates, and the matrices' rate.
+
+        `matrix_decay` shrinks matrices by so many times their rate at every step. Without it they
+        grow for as long as they are trained, and each step turns them less.
+        """
         self._matrices = list(matrices)
+        self._matrix_decay = matrix_decay
         self._momenta = [torch.zeros_like(p) for p in self._matrices]
         self._matrix_lr = matrix_lr
         groups = [{"params": list(params), "lr": lr} for params, lr in others]
@@ -86,7 +94,7 @@ class Optimizer:
             updates = orthogonalise(torch.stack([update for _, update in pairs]))
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             for (parameter, _), update in zip(pairs, updates, strict=True):
-                parameter.add_(update, alpha=-lr * scale)
+                parameter.mul_(1 - lr * self._matrix_decay).add_(update, alpha=-lr * scale)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -4,12 +4,17 @@ With the prompt, one row holds it and several questions under a block mask: each
 prompt and itself, so the prompt is computed once.
 """
 
+from typing import Final
+
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from loragen.method.edge import EdgeModel
 from loragen.training.batches import IGNORED, Batch
+
+MESSAGE_WEIGHT: Final = 0.1
+"""Weight in pretraining of what users say, beside what the model answers."""
 
 
 def prompted_states(model: PreTrainedModel, batch: Batch, pad_id: int) -> torch.Tensor:

@@ -16,7 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from loragen.suite.demo import DEMO
 from loragen.training.batches import Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule, split_parameters
-from loragen.training.passes import answer_loss, prompted_states
+from loragen.training.passes import (
+    MESSAGE_WEIGHT,
+    answer_loss,
+    message_loss,
+    prompted_states,
+)
 from loragen.training.progress import Progress
 from loragen.training.tokenizer import SPACE
 
@@ -59,7 +64,8 @@ def pretrain(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec, seed: int) -> L
     for step, batch in zip(range(spec.steps), batches, strict=False):
         states = prompted_states(model, batch, renderer.pad_id)
         loss = answer_loss(model, states, batch.targets)
-        optimizer.step(loss, schedule.factor(step))
+        learned = loss + MESSAGE_WEIGHT * message_loss(model, states, batch, renderer.pad_id)
+        optimizer.step(learned, schedule.factor(step))
         progress.add(step, loss.item())
     model.eval()
     return model

@@ -153,3 +153,12 @@ def test_the_schedule_warms_up_and_decays() -> None:
     assert factors[0] == pytest.approx(1 / 40)
     assert factors[40:400] == [1.0] * 360
     assert 0.02 < factors[-1] < 0.04
+
+
+def test_decayed_matrices_shrink_by_their_rate() -> None:
+    """Without a gradient nothing else moves a matrix."""
+    matrix = torch.nn.Parameter(torch.eye(4))
+    other = torch.nn.Parameter(torch.ones(1))
+    optimizer = Optimizer([matrix], [([other], 0.0)], 0.02, matrix_decay=0.5)
+    optimizer.step((matrix * 0.0).sum(), factor=1.0)
+    assert torch.allclose(matrix, 0.99 * torch.eye(4))
