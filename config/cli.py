@@ -55,14 +55,18 @@ def up(
 def refine(
     task: Annotated[str, typer.Argument(help="Id of the task.")],
     probes: Annotated[
-        Path, typer.Option(help='File of probes, a line each: {"input": ..., "output"?: ...}.')
-    ],
+        Path | None,
+        typer.Option(
+            help='File of probes, a line each: {"input": ..., "output"?: ...}. '
+            "Default: the task's own, or messages that the edge model expects."
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="The running server; default: this configuration's.")
     ] = None,
     config: Config = None,
 ) -> None:
-    """Refine a task of the running server on probes, and wait for what comes of it.
+    """Refine a task of the running server, and wait for what comes of it.
 
     Exit status: 2 unreadable file or configuration, 1 refused or failed.
     """

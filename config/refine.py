@@ -13,14 +13,16 @@ POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 60.0
 
 
-def refine_task(url: str, task_id: str, probes: Path) -> dict[str, Any]:
+def refine_task(url: str, task_id: str, probes: Path | None) -> dict[str, Any]:
     """Refine a task of the server at `url` and return its `refine` when it has ended.
+
+    Without probes the server uses the task's own, or messages that the edge model expects.
 
     Raises:
         ConfigError: the file of probes is not lines of JSON objects.
         LoragenError: the server does not answer, or refuses.
     """
-    body = {"probes": _read(probes)}
+    body = {} if probes is None else {"probes": _read(probes)}
     path = f"/v1/tasks/{task_id}"
     try:
         with httpx.Client(base_url=url, timeout=_ANSWER_SECONDS) as client:

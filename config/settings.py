@@ -14,6 +14,7 @@ from pydantic_settings import (
 from config.edge_model import EdgeModelSettings
 from config.section import Section
 from loragen.errors import ConfigError
+from loragen.wire import MAX_PROBES, MIN_PROBES
 
 SECRET_FIELDS: Final = (
     "master_secret",
@@ -76,8 +77,22 @@ class GeneratorSettings(Section):
         8, ge=1, description="Tasks of one edge model refined side by side at most."
     )
     refine_steps: int = Field(100, ge=1, le=10_000, description="Gradient steps of one refine.")
+    refine_probes: int = Field(
+        48,
+        ge=MIN_PROBES,
+        le=MAX_PROBES,
+        description="Messages that a task is refined on where it brings no probes.",
+    )
+    measure_probes: int = Field(
+        16,
+        ge=MIN_PROBES,
+        le=MAX_PROBES,
+        description="Messages that a recipe is measured on where its task brings no probes.",
+    )
     refine_timeout_seconds: float = Field(
-        300.0, gt=0, description="Deadline of one refine, waiting for others included."
+        300.0,
+        gt=0,
+        description="Deadline of one refine or measure, waiting for others included.",
     )
     refine_threads: int = Field(1, ge=1, description="CPU threads of one edge model's refiner.")
     ray_address: str | None = Field(
@@ -99,7 +114,14 @@ class ServerSettings(Section):
         "the one open tenant. Only behind a network policy or a proxy that authenticates.",
     )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
-    refine_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one refine.")
+    refine_timeout_seconds: float = Field(
+        300.0, gt=0, description="Deadline of one refine or measure."
+    )
+    measure: bool = Field(
+        True,
+        description="Measure every new recipe of an edge model that is there to be measured with; "
+        "where it is worth less than the task's min_fidelity, the prompt stays in context.",
+    )
     request_timeout_seconds: float = Field(
         300.0,
         gt=0,

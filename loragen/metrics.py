@@ -37,6 +37,20 @@ COMPILE_COALESCED = Counter(
 COMPILE_FAILURES = Counter(
     "loragen_compile_failures_total", "Compiles that gave no recipe, by reason.", ["reason"]
 )
+MEASURES = Counter(
+    "loragen_measures_total",
+    "Measures of recipes, by what came of them (passed, low, failed).",
+    ["outcome"],
+)
+MEASURE_SECONDS = Histogram(
+    "loragen_measure_seconds",
+    "Time from the start of a measure to its recorded end.",
+    buckets=_REFINE_BUCKETS,
+)
+NEGATIVE_TRANSFER = Counter(
+    "loragen_negative_transfer_total",
+    "Recipes measured to be further from their prompts than no prompt is.",
+)
 REFINES = Counter(
     "loragen_refines_total",
     "Refines of tasks, by how they ended (done, kept, failed).",
@@ -49,7 +63,7 @@ REFINE_SECONDS = Histogram(
 )
 TASK_FIDELITY = Histogram(
     "loragen_task_fidelity",
-    "Fidelity of the recipes that refines left tasks with, where it could be measured.",
+    "Fidelity of recipes, as measured when they are compiled or refined.",
     buckets=_FIDELITY_BUCKETS,
 )
 TIME_TO_FIRST_TOKEN_SECONDS = Histogram(
@@ -117,6 +131,8 @@ def start_series() -> None:
         RECIPE_CACHE_HITS.labels(tier)
         RECIPE_CACHE_MISSES.labels(tier)
     LIMITS_REJECTED.labels("queue")
+    for outcome in ("passed", "low", "failed"):
+        MEASURES.labels(outcome)
     for outcome in ("done", "kept", "failed"):
         REFINES.labels(outcome)
     for reason in get_args(FallbackReason):

@@ -1,7 +1,7 @@
 """The store in Redis.
 
     {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON,
-                                           refined = recipe bytes
+                                           probes = JSON, refined = recipe bytes
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
@@ -26,8 +26,9 @@ from loragen.redis_client import as_bytes, connect, mapped
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
+from loragen.wire import dump_probes, load_probes
 
-_FIELDS: Final = ("record", "prompt", "tools", "refined")
+_FIELDS: Final = ("record", "prompt", "tools", "probes", "refined")
 _GONE_SECONDS: Final = 3_600
 """How long a page can go on behind a task that was deleted since."""
 
@@ -79,6 +80,7 @@ class RedisStore:
                     tools,
                     self._implicit_ttl if task.is_implicit else "",
                     task.refined,
+                    dump_probes(task.probes) if task.probes else "",
                 ],
             )
         return bool(written)
@@ -189,7 +191,7 @@ def task_key(namespace: str, tenant: str, task_id: str) -> str:
 
 
 def _task(row: Sequence[bytes | str | None]) -> Task | None:
-    record, prompt, tools, refined = row
+    record, prompt, tools, probes, refined = row
     if record is None or prompt is None:
         return None
     try:
@@ -197,6 +199,7 @@ def _task(row: Sequence[bytes | str | None]) -> Task | None:
             **json.loads(record),
             prompt=as_bytes(prompt).decode("utf-8"),
             tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
+            probes=load_probes(as_bytes(probes).decode("utf-8")) if probes else (),
             refined=as_bytes(refined) if refined else b"",
         )
     except (ValidationError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from loragen.tools import Tools
-from loragen.wire import Digest
+from loragen.wire import Digest, ProbeText
 
 Status = Literal["compiling", "ready", "fallback", "failed"]
 FallbackReason = Literal[
@@ -20,6 +20,7 @@ FallbackReason = Literal[
     "compile_timeout",
     "prompt_too_long",
     "low_fidelity",
+    "not_measured",
     "worker_pool_mismatch",
     "first_sighting",
     "prompt_too_short",
@@ -36,13 +37,18 @@ PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 
 
 class Policy(BaseModel):
-    """What to do when a task has no recipe to serve with."""
+    """What to do when a task has no recipe to serve with, or one that is worth too little."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fallback: Literal["prompt", "error", "none"] = Field(
         "prompt",
         description="prompt: answer with the full prompt; error: 503; none: answer without either.",
+    )
+    refine: Literal["auto", "manual"] = Field(
+        "auto",
+        description="auto: refine the task when its recipe is worth less than min_fidelity; "
+        "manual: only when asked.",
     )
 
 
@@ -65,7 +71,18 @@ class Measurement(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     recipe_id: Digest
-    fidelity: float
+    fidelity: float | None
+    """None where the prompt has no effect on the probes, or where `failure` says why."""
+    agreement: float | None = None
+    """Share of the probes whose answer under the recipe is the prompt's, word for word."""
+    probes: int | None = None
+    failure: str | None = None
+    """The code of the error for which it cannot be measured."""
+
+    @property
+    def worth(self) -> float | None:
+        """What is held against `min_fidelity`: F, or agreement where F is undefined."""
+        return self.agreement if self.fidelity is None else self.fidelity
 
 
 class RefineOutcome(BaseModel):
@@ -102,30 +119,43 @@ class TaskRecord(BaseModel):
     prompt_tokens: int
     policy: Policy = Policy()
     min_fidelity: float = 0.8
+    needs_measure: bool = False
+    """Whether it is served by its recipe only once that has been measured."""
     recipe: RecipeRef | None = None
     measurement: Measurement | None = None
     refine: RefineOutcome | None = None
     compile_seconds: float | None = None
 
     @property
-    def fidelity(self) -> float | None:
-        """What the recipe of now was measured to be worth."""
+    def measured(self) -> Measurement | None:
+        """The measurement of the recipe of now."""
         if self.recipe is None or self.measurement is None:
             return None
         # A recipe that was compiled again is the same one, or it is not measured.
-        return self.measurement.fidelity if self.measurement.recipe_id == self.recipe.id else None
+        return self.measurement if self.measurement.recipe_id == self.recipe.id else None
 
     @property
-    def falls_short(self) -> bool:
-        """Whether the recipe of now is known to be worth too little to serve with."""
-        return self.fidelity is not None and self.fidelity < self.min_fidelity
+    def worth(self) -> float | None:
+        """What the recipe of now was measured to be worth."""
+        return None if self.measured is None else self.measured.worth
+
+    @property
+    def withheld(self) -> FallbackReason | None:
+        """Why the recipe of now is not served with: known to be worth too little, or not known."""
+        if self.recipe is None:
+            return None
+        if self.worth is None:
+            return "not_measured" if self.needs_measure else None
+        return "low_fidelity" if self.worth < self.min_fidelity else None
 
 
 class Task(TaskRecord):
-    """A whole task. `prompt`, `tools` and `refined` are stored beside the record, not in it."""
+    """A whole task. `prompt`, `tools`, `probes`, `refined` are stored beside the record."""
 
     prompt: str = Field(exclude=True, repr=False)
     tools: Tools = Field((), exclude=True, repr=False)
+    probes: tuple[ProbeText, ...] = Field((), exclude=True, repr=False)
+    """What to measure and refine it on; empty: on self-generated ones."""
     refined: bytes = Field(b"", exclude=True, repr=False)
     """The recipe that a refine made, while it is the task's."""
 

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+)
 
 from loragen.tools import Tools
 
@@ -90,16 +97,60 @@ Probes = Annotated[
     Field(min_length=MIN_PROBES, max_length=MAX_PROBES),
     AfterValidator(_are_distinct),
 ]
-"""What a task is refined on."""
+"""What a task is measured and refined on."""
 
 
-class RefineRequest(Message):
-    """Gateway to router service: `POST /refine`; without `start` from nothing."""
+_PROBES: Final = TypeAdapter(tuple[ProbeText, ...])
+
+
+def dump_probes(probes: tuple[ProbeText, ...]) -> str:
+    """Return probes as JSON."""
+    return _PROBES.dump_json(probes, exclude_defaults=True).decode()
+
+
+def load_probes(text: str) -> tuple[ProbeText, ...]:
+    """Return probes from `dump_probes`.
+
+    Raises:
+        ValueError: it is not what that returns.
+    """
+    return _PROBES.validate_json(text)
+
+
+class MeasureRequest(Message):
+    """Gateway to router service: `POST /measure`; without probes on self-generated ones."""
 
     edge_model: str
     prompt: str = Field(repr=False)
     tools: Tools = Field((), repr=False)
-    probes: Probes = Field(repr=False)
+    probes: Probes | None = Field(None, repr=False)
+    recipe: str = Field(repr=False)
+
+
+class MeasureReply(Message):
+    """Router service to gateway: what a recipe is worth.
+
+    Fidelity is None where the prompt has no effect on the probes. A recipe that `does_harm` is
+    further from the prompt than no prompt is.
+    """
+
+    fidelity: float | None
+    agreement: float
+    does_harm: bool
+    probes: int
+    measure_seconds: float = Field(ge=0)
+
+
+class RefineRequest(Message):
+    """Gateway to router service: `POST /refine`; without `start` from nothing.
+
+    Without probes on self-generated ones.
+    """
+
+    edge_model: str
+    prompt: str = Field(repr=False)
+    tools: Tools = Field((), repr=False)
+    probes: Probes | None = Field(None, repr=False)
     start: str | None = Field(None, repr=False)
 
 

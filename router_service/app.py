@@ -23,7 +23,15 @@ from loragen.errors import ArtifactCorrupt, LoragenError
 from loragen.families import compiled_template
 from loragen.logs import configure_logs
 from loragen.own_template import OwnTemplate
-from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    Head,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 from router_service.front import Front
 from router_service.generator_actor import Compiler, GeneratorActor, Outcome
 from router_service.loopback import bind_replica_to_loopback
@@ -86,6 +94,14 @@ class ServedRefiner:
         if isinstance(outcome, LoragenError):
             raise outcome
         return outcome
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure the recipe of one task.
+
+        Raises:
+            LoragenError: why it cannot be measured.
+        """
+        return await self._actor.measure(request)
 
     @serve.batch  # type: ignore[untyped-decorator]
     async def _batched(self, requests: Sequence[RefineRequest]) -> list[RefineOutcome]:
@@ -180,7 +196,7 @@ def _refiner_deployment(plan: RefinerPlan, options: GeneratorSettings) -> serve.
     return serve.deployment(
         ServedRefiner,
         name=plan.deployment,
-        max_ongoing_requests=_refine_capacity(options),
+        max_ongoing_requests=2 * _refine_capacity(options),  # refines, and as many measures
         health_check_period_s=2,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
@@ -223,7 +239,11 @@ def _load_refiner(plan: RefinerPlan, options: GeneratorSettings) -> Refiner:
     compiled = compiled_template(own, model.model, model.compiled_template)
     if compiled is None:
         raise ArtifactCorrupt(f"edge model {model.name!r}: no compiled template")
-    spec = RefineSpec(steps=options.refine_steps)
+    spec = RefineSpec(
+        steps=options.refine_steps,
+        self_probes=options.refine_probes,
+        measure_probes=options.measure_probes,
+    )
     return EdgeRefiner.load(model.model, plan.pool, own=own, compiled=compiled, spec=spec)
 
 

@@ -1,8 +1,8 @@
 """Front: the HTTP interface of the router service, over any generators and refiners.
 
-POST /compile, POST /refine and GET /heads want the generator secret; GET /health tells whether
-every generator is loaded. All errors have the OpenAI shape. Prompts and probes appear in no log
-and in no error.
+POST /compile, /measure and /refine and GET /heads want the generator secret; GET /health tells
+whether every generator is loaded. All errors have the OpenAI shape. Prompts and probes appear in
+no log and in no error.
 """
 
 import hmac
@@ -24,11 +24,20 @@ from loragen.errors import (
     RequestTooLarge,
     Unauthorized,
 )
-from loragen.wire import CompileReply, CompileRequest, Head, HeadList, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    Head,
+    HeadList,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 
 logger = logging.getLogger(__name__)
 
-_Request = TypeVar("_Request", CompileRequest, RefineRequest)
+_Request = TypeVar("_Request", CompileRequest, MeasureRequest, RefineRequest)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -70,6 +79,14 @@ class Refiners(Protocol):
             DeadlineExceeded: it took too long.
         """
 
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure the recipe of one task within the service's deadline.
+
+        Raises:
+            RecipeInvalid, RecipeMismatch: it is not a recipe of the pool.
+            LoragenError: as `refine`.
+        """
+
 
 class Front:
     """The endpoints; `create` returns them as an application."""
@@ -87,6 +104,7 @@ class Front:
         return Starlette(
             routes=[
                 Route("/compile", self._authorized(self._compile), methods=["POST"]),
+                Route("/measure", self._authorized(self._measure), methods=["POST"]),
                 Route("/refine", self._authorized(self._refine), methods=["POST"]),
                 Route("/heads", self._authorized(self._heads), methods=["GET"]),
                 Route("/health", self._health, methods=["GET"]),
@@ -110,6 +128,11 @@ class Front:
     async def _compile(self, request: Request) -> Response:
         asked = _parse(CompileRequest, await self._read(request))
         reply = await self._generators.compile(asked)
+        return JSONResponse(reply.model_dump())
+
+    async def _measure(self, request: Request) -> Response:
+        asked = _parse(MeasureRequest, await self._read(request))
+        reply = await self._refiners.measure(asked)
         return JSONResponse(reply.model_dump())
 
     async def _refine(self, request: Request) -> Response:
@@ -170,7 +193,7 @@ async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     own: LoragenError = InvalidRequest(error.detail)
     if error.status_code == 404:
-        own = NotFound("the router service has /compile, /refine, /heads and /health")
+        own = NotFound("the router service has /compile, /measure, /refine, /heads and /health")
     return JSONResponse(own.body(), status_code=error.status_code, headers=error.headers)
 
 

@@ -1,7 +1,7 @@
-"""Refiner actor: one process that refines tasks of one edge model, several side by side.
+"""Refiner actor: one process that measures and refines tasks of one edge model.
 
 A plain class: `router_service.app` turns it into a Ray Serve deployment, tests use it as it is. It
-loads the edge model when it is first asked: an installation that never refines pays nothing for it.
+loads the edge model when it is first asked: an installation that does neither pays nothing for it.
 One task's failure is that task's alone.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from loragen.errors import LoragenError
 from loragen.recipe import Recipe
 from loragen.tools import Tool
-from loragen.wire import RefineReply, RefineRequest
+from loragen.wire import MeasureReply, MeasureRequest, Probes, RefineReply, RefineRequest
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,19 @@ class Score(Protocol):
     @property
     def agreement(self) -> float: ...  # noqa: D102
 
+    @property
+    def does_harm(self) -> bool: ...  # noqa: D102
+
+
+class Measured(Protocol):
+    """A measured recipe, as `loragen.method.refiner.Measured`."""
+
+    @property
+    def fidelity(self) -> Score: ...  # noqa: D102 - named by the class
+
+    @property
+    def probes(self) -> int: ...  # noqa: D102
+
 
 class Refined(Protocol):
     """A refined task, as `loragen.method.refiner.Refined`."""
@@ -46,6 +59,9 @@ class Refined(Protocol):
     def after(self) -> Score: ...  # noqa: D102
 
     @property
+    def fitted(self) -> int: ...  # noqa: D102
+
+    @property
     def held_out(self) -> int: ...  # noqa: D102
 
 
@@ -58,15 +74,29 @@ class Refiner(Protocol):
     def lesson(
         self,
         prompt: str,
-        probes: Sequence[tuple[str, str | None]],
+        probes: Sequence[tuple[str, str | None]] | None,
         *,
         tools: Sequence[Tool],
         start: Recipe | None,
     ) -> Any:
-        """Read a task.
+        """Read a task; without probes make some up.
 
         Raises:
             LoragenError: why it cannot be refined.
+        """
+
+    def measure(
+        self,
+        prompt: str,
+        probes: Sequence[tuple[str, str | None]] | None,
+        recipe: Recipe,
+        *,
+        tools: Sequence[Tool],
+    ) -> Measured:
+        """Return what a task's recipe is worth.
+
+        Raises:
+            LoragenError: why it cannot be measured.
         """
 
     def fit(self, lessons: Sequence[Any]) -> Sequence[Any]:
@@ -85,16 +115,49 @@ Outcome = RefineReply | LoragenError
 
 
 class RefinerActor:
-    """Refines tasks of one edge model."""
+    """Measures and refines tasks of one edge model, one call after the other."""
 
     def __init__(self, edge_model: str, load: Load) -> None:
         self._edge_model = edge_model
         self._load = load
         self._refiner: Refiner | None = None
+        self._turn = asyncio.Lock()  # the edge model holds the gates of one batch at a time
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure the recipe of one task.
+
+        Raises:
+            LoragenError: why it cannot be measured.
+        """
+        async with self._turn:
+            return await asyncio.to_thread(self._measure, request)
 
     async def refine_batch(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
         """Refine each request's task, in order; what cannot be refined is its error."""
-        return await asyncio.to_thread(self._refine_all, requests)
+        async with self._turn:
+            return await asyncio.to_thread(self._refine_all, requests)
+
+    def _measure(self, request: MeasureRequest) -> MeasureReply:
+        started = time.monotonic()
+        try:
+            measured = self._loaded().measure(
+                request.prompt,
+                _pairs(request.probes),
+                Recipe.from_text(request.recipe),
+                tools=request.tools,
+            )
+        except LoragenError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, its caller gets an answer
+            logger.error("measuring failed", extra={"error": type(error).__name__})
+            raise LoragenError("the refiner failed") from None
+        return MeasureReply(
+            fidelity=measured.fidelity.score,
+            agreement=measured.fidelity.agreement,
+            does_harm=measured.fidelity.does_harm,
+            probes=measured.probes,
+            measure_seconds=time.monotonic() - started,
+        )
 
     def _refine_all(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
         started = time.monotonic()
@@ -116,8 +179,8 @@ class RefinerActor:
             },
         )
         return [
-            each if isinstance(each, LoragenError) else self._reply(each, request, seconds)
-            for each, request in zip(refined, requests, strict=True)
+            each if isinstance(each, LoragenError) else self._reply(each, seconds)
+            for each in refined
         ]
 
     def _refine_together(
@@ -140,7 +203,7 @@ class RefinerActor:
             logger.info("refiner loaded", extra=extra)
         return self._refiner
 
-    def _reply(self, refined: Refined, request: RefineRequest, seconds: float) -> RefineReply:
+    def _reply(self, refined: Refined, seconds: float) -> RefineReply:
         refiner = self._loaded()
         return RefineReply(
             recipe=refined.recipe.text,
@@ -152,7 +215,7 @@ class RefinerActor:
             fidelity_after=refined.after.score,
             agreement_before=refined.before.agreement,
             agreement_after=refined.after.agreement,
-            probes=len(request.probes),
+            probes=refined.fitted + refined.held_out,
             held_out=refined.held_out,
             refine_seconds=seconds,
         )
@@ -162,7 +225,7 @@ def _read(refiner: Refiner, request: RefineRequest) -> Any:
     try:
         return refiner.lesson(
             request.prompt,
-            [(probe.input, probe.output) for probe in request.probes],
+            _pairs(request.probes),
             tools=request.tools,
             start=None if request.start is None else Recipe.from_text(request.start),
         )
@@ -175,3 +238,7 @@ def _examined(refiner: Refiner, lesson: Any, gates: Any) -> Refined | LoragenErr
         return refiner.examine(lesson, gates)
     except LoragenError as error:
         return error
+
+
+def _pairs(probes: Probes | None) -> list[tuple[str, str | None]] | None:
+    return None if probes is None else [(probe.input, probe.output) for probe in probes]

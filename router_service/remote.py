@@ -22,7 +22,15 @@ from loragen.errors import (
     LoragenError,
     Overloaded,
 )
-from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    Head,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -136,19 +144,35 @@ class RemoteRefiners:
         max_pending: int,
     ) -> None:
         self._handles = handles
-        self._calls = Calls("refining", timeout_seconds=timeout_seconds, max_pending=max_pending)
+        self._refining = Calls("refining", timeout_seconds=timeout_seconds, max_pending=max_pending)
+        self._measuring = Calls(
+            "measuring", timeout_seconds=timeout_seconds, max_pending=max_pending
+        )
 
     async def refine(self, request: RefineRequest) -> RefineReply:
         """Refine one task; see `router_service.front.Refiners` for what it raises."""
-        handle = self._handles.get(request.edge_model)
-        if handle is None:
-            raise EdgeModelNotFound(
-                f"nothing refines for the edge model {request.edge_model!r}", param="edge_model"
-            )
-        reply: RefineReply = await self._calls.call(
+        handle = self._handle(request.edge_model)
+        reply: RefineReply = await self._refining.call(
             handle.deployment_name, lambda: handle.refine.remote(request)
         )
         return reply
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure one recipe; see `router_service.front.Refiners` for what it raises."""
+        handle = self._handle(request.edge_model)
+        reply: MeasureReply = await self._measuring.call(
+            handle.deployment_name, lambda: handle.measure.remote(request)
+        )
+        return reply
+
+    def _handle(self, edge_model: str) -> DeploymentHandle:
+        handle = self._handles.get(edge_model)
+        if handle is None:
+            raise EdgeModelNotFound(
+                f"nothing measures or refines for the edge model {edge_model!r}",
+                param="edge_model",
+            )
+        return handle
 
 
 @contextmanager

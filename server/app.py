@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -27,6 +27,7 @@ from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.health import Health
 from server.http_errors import install_error_handlers
+from server.measuring import Measuring
 from server.memory import MemoryTier
 from server.name_memory import NameMemory
 from server.recipe_tier import RecipeTier
@@ -86,7 +87,25 @@ def build_app(
     )
     recipes = RecipeTier(shared.store, keys)
     generators = dict.fromkeys(_with_generator(settings), generator)
-    resolver = _resolver(settings, shared, generators, recipes)
+    memory = _memory(settings)
+    compiler = Compiler(
+        generators,
+        shared,
+        memory,
+        recipes,
+        timeout_seconds=settings.server.compile_timeout_seconds,
+    )
+    resolver = Resolver(memory, shared, recipes, compiler)
+    refinement = Refinement(generators, shared, recipes, resolver)
+    measuring = Measuring(
+        generators,
+        shared,
+        resolver,
+        refinement,
+        is_on=settings.server.measure,
+        wait_seconds=settings.server.compile_timeout_seconds,
+    )
+    compiler.follow(measuring.start)
     dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
@@ -98,7 +117,8 @@ def build_app(
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
         resolver=resolver,
-        refinement=Refinement(generators, shared, recipes, resolver),
+        measuring=measuring,
+        refinement=refinement,
         dispatcher=dispatcher,
         keys=keys,
         drain=Drain(),
@@ -113,6 +133,7 @@ def build_app(
             dispatcher,
             keys,
             compiled=_with_generator(settings),
+            measured=_with_generator(settings) if settings.server.measure else (),
             max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
         ),
@@ -136,6 +157,7 @@ def build_app(
         ]
         yield
         await _end(watching)
+        await services.measuring.close()
         await services.refinement.close()
         await services.resolver.close()
         await workers.aclose()
@@ -178,22 +200,12 @@ def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:
     return Crew(model.name, settings.worker_urls(model), limits)
 
 
-def _resolver(
-    settings: Settings, shared: Shared, generators: Mapping[str, Generator], recipes: RecipeTier
-) -> Resolver:
-    memory = MemoryTier(
+def _memory(settings: Settings) -> MemoryTier:
+    return MemoryTier(
         entries=settings.store.memory_entries,
         max_bytes=settings.store.memory_bytes,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
-    compiler = Compiler(
-        generators,
-        shared,
-        memory,
-        recipes,
-        timeout_seconds=settings.server.compile_timeout_seconds,
-    )
-    return Resolver(memory, shared, recipes, compiler)
 
 
 def _with_generator(settings: Settings) -> frozenset[str]:

@@ -36,15 +36,20 @@ class Auto:
         keys: Callable[[str], TenantKeys],
         *,
         compiled: Collection[str],
+        measured: Collection[str],
         max_prompt_bytes: int,
         settings: AutoSettings,
     ) -> None:
-        """Take the edge models that have a generator as `compiled`."""
+        """Take the edge models that have a generator as `compiled`.
+
+        Of those also in `measured`, recipes that nobody asked for are measured before their use.
+        """
         self._shared = shared
         self._resolver = resolver
         self._dispatcher = dispatcher
         self._keys = keys
         self._compiled = compiled
+        self._measured = measured
         self._max_bytes = max_prompt_bytes
         self._settings = settings
 
@@ -103,12 +108,21 @@ class Auto:
             return "prompt_too_short"
         if not await self._shared.sightings.spend(tenant, task_id):
             return "budget_spent"
-        task = await self._create(tenant, model, prompt, tools, tokens=tokens)
+        task = await self._create(
+            tenant, model, prompt, tools, tokens=tokens, needs_measure=model in self._measured
+        )
         self._resolver.start(task)
         return Resolved(task, None)
 
     async def _create(
-        self, tenant: str, model: str, prompt: str, tools: Tools, *, tokens: int
+        self,
+        tenant: str,
+        model: str,
+        prompt: str,
+        tools: Tools,
+        *,
+        tokens: int,
+        needs_measure: bool = False,
     ) -> Task:
         """Return the implicit task, written by this request or, a moment ago, by another."""
         task = Task(
@@ -120,6 +134,7 @@ class Auto:
             is_implicit=True,
             created_at=int(time.time()),
             prompt_tokens=tokens,
+            needs_measure=needs_measure,
         )
         if await self._shared.store.create(task):
             self._resolver.forget(tenant, task.id)  # what was before a delete, if anything

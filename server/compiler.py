@@ -7,7 +7,7 @@ it dies its lease ends, and the next one compiles.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from loragen import metrics
@@ -50,6 +50,11 @@ class Compiler:
         self._memory = memory
         self._recipes = recipes
         self._timeout = timeout_seconds
+        self._compiled: Callable[[Task], None] = lambda _: None
+
+    def follow(self, compiled: Callable[[Task], None]) -> None:
+        """Call `compiled` with every task that has a new recipe."""
+        self._compiled = compiled
 
     async def compile(self, task: Task, *, refused: RecipeRef | None = None) -> Resolved:
         """Return the task with a recipe, or without one and with a reason.
@@ -126,12 +131,14 @@ class Compiler:
         recipe = await self._recipes.put(task, ref, recipe)
         ref = ref.model_copy(update={"id": recipe.id, "bytes": len(recipe.data)})
         try:
-            return await self._record(
+            resolved = await self._record(
                 task, "ready", None, recipe=(ref, recipe), seconds=reply.compile_seconds
             )
         except TaskNotFound:  # deleted meanwhile: leave nothing of it behind
             await self._recipes.delete(task, ref)
             raise
+        self._compiled(resolved.task)
+        return resolved
 
     async def _fall_back(self, task: Task, reason: FallbackReason) -> Resolved:
         status: Status = "failed" if task.policy.fallback == "error" else "fallback"

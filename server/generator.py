@@ -19,7 +19,14 @@ from loragen.errors import (
     RecipeMismatch,
     RequestTooLarge,
 )
-from loragen.wire import CompileReply, CompileRequest, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 from server.transport import Transport
 
 _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
@@ -31,11 +38,11 @@ _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
 """What a refusal of the router service is to its caller, by its code."""
 _PING_SECONDS: Final = 2.0
 
-_Reply = TypeVar("_Reply", CompileReply, RefineReply)
+_Reply = TypeVar("_Reply", CompileReply, MeasureReply, RefineReply)
 
 
 class Generator(Protocol):
-    """Compiles prompts and refines tasks."""
+    """Compiles prompts, measures recipes and refines tasks."""
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt.
@@ -46,6 +53,16 @@ class Generator(Protocol):
             Overloaded: its queue is full.
             DeadlineExceeded: it took too long.
             LoragenError: it failed.
+        """
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure the recipe of one task.
+
+        Raises:
+            InvalidRequest: the probes cannot be used, or there are none and none can be made up.
+            EdgeModelNotFound: nothing measures for that edge model.
+            RecipeMismatch: the recipe is of another pool.
+            GeneratorUnavailable, Overloaded, DeadlineExceeded, LoragenError: as `compile`.
         """
 
     async def refine(self, request: RefineRequest) -> RefineReply:
@@ -96,6 +113,10 @@ class HttpGenerator:
         """Compile one prompt; see `Generator.compile` for what it raises."""
         return await self._call("/compile", request, CompileReply, seconds=self._timeout)
 
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure one recipe; see `Generator.measure` for what it raises."""
+        return await self._call("/measure", request, MeasureReply, seconds=self._refine_timeout)
+
     async def refine(self, request: RefineRequest) -> RefineReply:
         """Refine one task; see `Generator.refine` for what it raises."""
         return await self._call("/refine", request, RefineReply, seconds=self._refine_timeout)
@@ -117,7 +138,7 @@ class HttpGenerator:
     async def _call(
         self,
         path: str,
-        request: CompileRequest | RefineRequest,
+        request: CompileRequest | MeasureRequest | RefineRequest,
         kind: type[_Reply],
         *,
         seconds: float,

@@ -36,7 +36,7 @@ async def put_name(name: Name, request: TaskRequest, parts: Parts, owner: Owner)
     """
     edit = await parts.names.begin_edit(owner)
     task, is_new = await register(request, parts, owner)
-    task = (await finish(task, parts, wait=request.wait)).task
+    task = await finish(task, parts, wait=request.wait)
     if task.status == "failed":
         raise _unanswerable(task)
     if task.status == "compiling" and await parts.names.find(owner, name) not in (None, task.id):
@@ -100,7 +100,7 @@ async def roll_back(
 async def _move(parts: Services, name: str, task: Task, edit: int) -> None:
     """Point a name at a task as soon as that can answer."""
     try:
-        task = (await finish(task, parts, wait=True)).task
+        task = await finish(task, parts, wait=True)
         if task.status == "failed":
             raise _unanswerable(task)
         await parts.names.point(

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from loragen import metrics
@@ -16,7 +16,7 @@ from loragen.errors import Conflict, InvalidRequest, LoragenError, RecipeInvalid
 from loragen.leases import LEASE_SECONDS, hold, keep
 from loragen.recipe import Recipe
 from loragen.task import Measurement, RecipeRef, RefineOutcome, Task
-from loragen.wire import Probes, RefineReply, RefineRequest
+from loragen.wire import ProbeText, RefineReply, RefineRequest
 from server.compiler import recipe_lease
 from server.generator import Generator
 from server.recipe_tier import RecipeTier
@@ -43,8 +43,8 @@ class Refinement:
         self._resolver = resolver
         self._running: set[asyncio.Task[None]] = set()
 
-    async def start(self, task: Task, probes: Probes) -> None:
-        """Begin to refine a task.
+    async def start(self, task: Task, probes: Sequence[ProbeText]) -> None:
+        """Begin to refine a task on these probes; without any, on self-generated ones.
 
         Raises:
             InvalidRequest: its edge model has no generator, and so no pool.
@@ -75,7 +75,9 @@ class Refinement:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _refine(self, task: Task, probes: Probes, generator: Generator, token: str) -> None:
+    async def _refine(
+        self, task: Task, probes: Sequence[ProbeText], generator: Generator, token: str
+    ) -> None:
         started = time.monotonic()
         try:
             async with keep(self._shared.leases, _lease(task.tenant, task.id), token):
@@ -90,7 +92,7 @@ class Refinement:
         )
 
     async def _refined(
-        self, task: Task, probes: Probes, generator: Generator, started: float
+        self, task: Task, probes: Sequence[ProbeText], generator: Generator, started: float
     ) -> RefineOutcome:
         resolved = await self._resolver.resolve(task.tenant, task.id)
         if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
@@ -99,7 +101,7 @@ class Refinement:
             edge_model=task.edge_model,
             prompt=task.prompt,
             tools=task.tools,
-            probes=probes,
+            probes=tuple(probes) or None,
             start=None if resolved.recipe is None else resolved.recipe.text,
         )
         start_id = None if resolved.recipe is None else resolved.recipe.id
@@ -159,13 +161,22 @@ def _judged(
     if after > before:
         return {
             "refine": outcome.model_copy(update={"status": "done"}),
-            "measurement": Measurement(recipe_id=recipe.id, fidelity=after),
+            "measurement": _measurement(recipe.id, after, reply.agreement_after, reply),
             **_with_recipe(reply, recipe),
         }
     kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
     if start_id is None:
         return kept
-    return {**kept, "measurement": Measurement(recipe_id=start_id, fidelity=before)}
+    measurement = _measurement(start_id, before, reply.agreement_before, reply)
+    return {**kept, "measurement": measurement}
+
+
+def _measurement(
+    recipe_id: str, fidelity: float, agreement: float, reply: RefineReply
+) -> Measurement:
+    return Measurement(
+        recipe_id=recipe_id, fidelity=fidelity, agreement=agreement, probes=reply.held_out
+    )
 
 
 def _count(outcome: RefineOutcome, *, seconds: float) -> None:

@@ -7,12 +7,11 @@ from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
 from loragen.names import taken
 from loragen.task import Task
 from loragen.tools import canonical_tools
-from server.memory import Resolved
 from server.prompt_tokens import count_prompt_tokens
 from server.requests import TaskFields
 from server.services import Services
 
-_SETTINGS: Final = frozenset({"policy", "min_fidelity"})
+_SETTINGS: Final = frozenset({"policy", "min_fidelity", "probes"})
 
 
 async def register(
@@ -42,7 +41,7 @@ async def register(
         implicit, task = task, await _describe(request, parts, owner, task_id)
         if implicit is not None:  # auto mode was first with this prompt
             compiled = await parts.resolver.resolve(owner, task_id)
-            task = task.model_copy(update=compiled.task.outcome())
+            task = _take_over(task, compiled.task)
         if created_at is not None:
             task = task.model_copy(update={"created_at": created_at})
         if not await parts.store.create(task):  # another was first with this prompt
@@ -53,20 +52,22 @@ async def register(
     return task, is_new
 
 
-async def finish(task: Task, parts: Services, *, wait: bool) -> Resolved:
-    """Have a task compiled unless it is, and wait for it on request.
+async def finish(task: Task, parts: Services, *, wait: bool) -> Task:
+    """Have a task compiled unless it is, and wait for it on request; measured, if it needs that.
 
     Raises:
         PromptTooLong: it can neither be compiled nor be read by the edge model; it is removed.
     """
-    if task.recipe is not None:
-        return Resolved(task, None)
-    if not wait:
+    if task.recipe is None and not wait:
         parts.resolver.start(task)
-        return Resolved(task, None)
-    resolved = await parts.resolver.compile(task)
-    await _refuse_unservable(resolved.task, parts)
-    return resolved
+    elif task.recipe is None:
+        task = (await parts.resolver.compile(task)).task
+        await _refuse_unservable(task, parts)
+    if task.recipe is not None:
+        parts.measuring.start(task)
+    if wait and task.withheld == "not_measured":
+        return await parts.measuring.wait(task)
+    return task
 
 
 async def remove(task: Task, parts: Services) -> None:
@@ -83,6 +84,14 @@ async def remove(task: Task, parts: Services) -> None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
     if not was_there:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
+
+
+def _take_over(task: Task, implicit: Task) -> Task:
+    """Return a registered task with what was compiled for its implicit forerunner."""
+    task = task.model_copy(update=implicit.outcome())
+    if task.probes:  # it was measured on others
+        task = task.model_copy(update={"measurement": None})
+    return task
 
 
 def _check_size(request: TaskFields, limit: int) -> None:
@@ -110,7 +119,7 @@ async def _known(request: TaskFields, parts: Services, owner: str, task_id: str)
     if task is None or task.is_implicit:
         return task
     for field in sorted(_SETTINGS & request.model_fields_set):
-        if getattr(request, field) != getattr(task, field):
+        if (getattr(request, field) or ()) != (getattr(task, field) or ()):
             raise Conflict(f"this prompt is task {task_id!r}, with another {field}", param=field)
     return task
 
@@ -129,6 +138,8 @@ async def _describe(request: TaskFields, parts: Services, owner: str, task_id: s
         ),
         policy=request.policy,
         min_fidelity=request.min_fidelity,
+        probes=request.probes or (),
+        needs_measure=request.probes is not None and parts.measuring.is_on(request.model),
     )
 
 

@@ -47,7 +47,18 @@ class TaskFields(ApiRequest):
     tools: Tools = Field((), repr=False)
     system_prompt: str = Field("", validate_default=True, repr=False)
     policy: Policy = Policy()
-    min_fidelity: float = Field(0.8, ge=0, le=1.2)
+    min_fidelity: float = Field(
+        0.8,
+        ge=0,
+        le=1.2,
+        description="The task is served by its recipe unless that is measured to be worth less.",
+    )
+    probes: Probes | None = Field(
+        None,
+        repr=False,
+        description="8 to 128 messages to the task: it is served by its recipe only once that is "
+        "measured on them, and refined on them.",
+    )
 
     @field_validator("system_prompt")
     @classmethod
@@ -84,8 +95,10 @@ class RollbackRequest(ApiRequest):
 class RefineTaskRequest(ApiRequest):
     """`POST /v1/tasks/{task_id}/refine`."""
 
-    probes: Probes = Field(
-        repr=False, description="8 to 128 messages to the task; a quarter of them only measures."
+    probes: Probes | None = Field(
+        None,
+        repr=False,
+        description="8 to 128 messages to the task; a quarter of them only measures.",
     )
 
 

@@ -15,6 +15,7 @@ from loragen.store import Store
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
+from server.measuring import Measuring
 from server.name_memory import NameMemory
 from server.refinement import Refinement
 from server.resolve import Resolver
@@ -32,6 +33,7 @@ class Services:
     names: Names
     name_memory: NameMemory
     resolver: Resolver
+    measuring: Measuring
     refinement: Refinement
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]

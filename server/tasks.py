@@ -25,7 +25,7 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
     A name given is the task's from here on: its version 1, unless it is the task's already.
     """
     task, is_new = await register(request, parts, owner, name=request.name)
-    task = (await finish(task, parts, wait=request.wait)).task
+    task = await finish(task, parts, wait=request.wait)
     name = request.name or (await _names(parts, owner, [task]))[task.id]
     (shown,) = await task_objects(parts, owner, [task], {task.id: name})
     status = (202 if task.status == "compiling" else 201) if is_new else 200
@@ -65,11 +65,12 @@ async def refine_task(
     """Fit the task's recipe to probes; it serves on, and takes the new recipe if that is better.
 
     A quarter of the probes, at least 4, measure both recipes and are not fitted. A probe without
-    `output` is answered by the edge model with the prompt in context. How it went is then in the
-    task's `refine`.
+    `output` is answered by the edge model with the prompt in context. Without probes the task's own
+    are used, or messages that the edge model itself expects. How it went is then in the task's
+    `refine`.
     """
     task = await _require(parts, owner, task_id)
-    await parts.refinement.start(task, request.probes)
+    await parts.refinement.start(task, request.probes or task.probes)
     (shown,) = await task_objects(parts, owner, [task], await _names(parts, owner, [task]))
     return {**shown, "refine": _refine_object(None, is_running=True)}
 
@@ -90,21 +91,22 @@ async def task_objects(
 
 
 def _task_object(task: TaskRecord, name: str | None, *, is_refining: bool) -> dict[str, Any]:
-    recipe = task.recipe
+    recipe, measured = task.recipe, task.measured
     return {
         "id": task.id,
         "object": "task",
         "name": name,
         "model": task.edge_model,
-        "status": "fallback" if task.falls_short else task.status,
-        "fallback_reason": "low_fidelity" if task.falls_short else task.fallback_reason,
+        "status": task.status if task.withheld is None else "fallback",
+        "fallback_reason": task.withheld or task.fallback_reason,
         "created_at": task.created_at,
         "prompt_tokens": task.prompt_tokens,
         "policy": task.policy.model_dump(),
         "min_fidelity": task.min_fidelity,
         "recipe": recipe and {"id": recipe.id, "pool_id": recipe.pool_id, "bytes": recipe.bytes},
-        "fidelity": task.fidelity,
-        "measured": task.fidelity is not None,
+        "fidelity": measured and measured.fidelity,
+        "agreement": measured and measured.agreement,
+        "measured": task.worth is not None,
         "refine": _refine_object(task.refine, is_running=is_refining),
         "compile_seconds": task.compile_seconds,
     }

@@ -97,6 +97,7 @@ def _exported_task(task: Task, aliases: Sequence[Alias]) -> dict[str, Any]:
         "tools": [tool.body() for tool in task.tools],
         "policy": task.policy.model_dump(),
         "min_fidelity": task.min_fidelity,
+        "probes": [probe.model_dump(exclude_none=True) for probe in task.probes],
         "created_at": task.created_at,
         "names": [
             {

@@ -14,7 +14,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
 )
 
-from k8s.monitoring.panels import ROWS, Panel
+from k8s.monitoring.panel import Panel
+from k8s.monitoring.panels import ROWS
 
 _WIDTH: Final = 24
 _STAT_HEIGHT: Final = 4

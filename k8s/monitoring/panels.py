@@ -1,50 +1,9 @@
-"""Panels: what the dashboard shows, row by row.
+"""Panels: what the dashboard shows, row by row. Every query is over all gateways."""
 
-Every query is over all gateways. `$model` filters what knows an edge model; `$__rate_interval` is
-Grafana's window for rates, never shorter than four scrapes.
-"""
-
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One PromQL expression and how its series are called in the legend."""
-
-    expr: str
-    legend: str
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One graph, or one big number if `is_stat`."""
-
-    title: str
-    unit: str
-    """Of Grafana: `s`, `bytes`, `reqps`, `percentunit`, `short` …"""
-    description: str
-    queries: tuple[Query, ...]
-    is_stat: bool = False
-
-
-def _rate(metric: str, by: str, *, where: str = "") -> str:
-    grouped = f"sum by ({by}) " if by else "sum"
-    return f"{grouped}(rate({metric}{where}[$__rate_interval]))"
-
-
-def _quantiles(metric: str, by: str, *, where: str = "") -> tuple[Query, ...]:
-    """Return p50 and p99 of a histogram."""
-    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", ") if label)
-    grouped = f"{by}, le" if by else "le"
-    return tuple(
-        Query(
-            f"histogram_quantile({quantile}, {_rate(metric + '_bucket', grouped, where=where)})",
-            f"p{quantile[2:]:0<2} {legend}".strip(),
-        )
-        for quantile in ("0.5", "0.99")
-    )
-
+from k8s.monitoring.fidelity_panels import FIDELITY
+from k8s.monitoring.panel import Panel, Query, quantiles, rate
 
 _MODEL: Final = '{model=~"$model"}'
 _SERVE: Final = '{application="loragen"}'
@@ -55,7 +14,7 @@ _OVERVIEW: Final = (
         "Requests",
         "reqps",
         "Answered requests of the API.",
-        (Query(_rate("loragen_requests_total", "", where='{route=~"/v1/.+"}'), "requests"),),
+        (Query(rate("loragen_requests_total", "", where='{route=~"/v1/.+"}'), "requests"),),
         is_stat=True,
     ),
     Panel(
@@ -76,7 +35,7 @@ _OVERVIEW: Final = (
         "Prompt tokens saved",
         "short",
         "Tokens per second that recipes kept out of the context.",
-        (Query(_rate("loragen_prompt_tokens_saved_total", ""), "tokens/s"),),
+        (Query(rate("loragen_prompt_tokens_saved_total", ""), "tokens/s"),),
         is_stat=True,
     ),
     Panel(
@@ -101,19 +60,19 @@ _REQUESTS: Final = (
         "reqps",
         "compiled: a recipe, no prompt. prompt: the prompt in context. base: no task. "
         "none: not a generation.",
-        (Query(_rate("loragen_requests_total", "mode"), "{{mode}}"),),
+        (Query(rate("loragen_requests_total", "mode"), "{{mode}}"),),
     ),
     Panel(
         "Requests by route and status",
         "reqps",
         "499: the client left before the answer.",
-        (Query(_rate("loragen_requests_total", "route, code"), "{{route}} {{code}}"),),
+        (Query(rate("loragen_requests_total", "route, code"), "{{route}} {{code}}"),),
     ),
     Panel(
         "Fallback",
         "reqps",
         "Requests with a task that were served without its recipe, by reason.",
-        (Query(_rate("loragen_fallback_total", "reason"), "{{reason}}"),),
+        (Query(rate("loragen_fallback_total", "reason"), "{{reason}}"),),
     ),
 )
 
@@ -122,19 +81,19 @@ _LATENCY: Final = (
         "Time to first token",
         "s",
         "From accepting a streamed request to its first token.",
-        _quantiles("loragen_time_to_first_token_seconds", "model, mode", where=_MODEL),
+        quantiles("loragen_time_to_first_token_seconds", "model, mode", where=_MODEL),
     ),
     Panel(
         "Inter-token latency",
         "s",
         "Between two chunks of a stream.",
-        _quantiles("loragen_inter_token_latency_seconds", "model, mode", where=_MODEL),
+        quantiles("loragen_inter_token_latency_seconds", "model, mode", where=_MODEL),
     ),
     Panel(
         "Request latency",
         "s",
         "From accepting a request to its last byte.",
-        _quantiles("loragen_e2e_request_latency_seconds", "model, mode", where=_MODEL),
+        quantiles("loragen_e2e_request_latency_seconds", "model, mode", where=_MODEL),
     ),
 )
 
@@ -170,22 +129,22 @@ _COMPILE: Final = (
         "Compile duration",
         "s",
         "From asking the generator to holding the recipe.",
-        _quantiles("loragen_compile_seconds", ""),
+        quantiles("loragen_compile_seconds", ""),
     ),
     Panel(
         "Compiles",
         "cps",
         "coalesced: requests that joined a compile under way.",
         (
-            Query(_rate("loragen_compile_seconds_count", ""), "compiled"),
-            Query(_rate("loragen_compile_coalesced_total", ""), "coalesced"),
+            Query(rate("loragen_compile_seconds_count", ""), "compiled"),
+            Query(rate("loragen_compile_coalesced_total", ""), "coalesced"),
         ),
     ),
     Panel(
         "Compile failures",
         "cps",
         "By reason.",
-        (Query(_rate("loragen_compile_failures_total", "reason"), "{{reason}}"),),
+        (Query(rate("loragen_compile_failures_total", "reason"), "{{reason}}"),),
     ),
     Panel(
         "Compiles in flight",
@@ -240,7 +199,7 @@ _WORKERS: Final = (
         "Requests refused",
         "reqps",
         "Answered 429, by limit.",
-        (Query(_rate("loragen_limits_rejected_total", "limit"), "{{limit}}"),),
+        (Query(rate("loragen_limits_rejected_total", "limit"), "{{limit}}"),),
     ),
     Panel(
         "Running and waiting in the engine",
@@ -269,11 +228,11 @@ _WORKERS: Final = (
         "Per second: prompt tokens it was given, and tokens it generated.",
         (
             Query(
-                _rate("vllm:prompt_tokens_total", "model_name", where=_ENGINE),
+                rate("vllm:prompt_tokens_total", "model_name", where=_ENGINE),
                 "{{model_name}} prompt",
             ),
             Query(
-                _rate("vllm:generation_tokens_total", "model_name", where=_ENGINE),
+                rate("vllm:generation_tokens_total", "model_name", where=_ENGINE),
                 "{{model_name}} generated",
             ),
         ),
@@ -292,5 +251,6 @@ ROWS: Final = (
     ("Latency", _LATENCY),
     ("Recipes", _RECIPES),
     ("Compile", _COMPILE),
+    ("Fidelity", FIDELITY),
     ("Workers", _WORKERS),
 )

@@ -16,6 +16,8 @@ from loragen.method.probes import Chat, Probe, answer_losses, answered, answers,
 FLOOR_NATS: Final = 0.05
 """Least effect of a prompt, in nats per token, that a share of it can be measured of."""
 _BEST: Final = 1.2
+_WORSE: Final = -0.05
+"""Below this a recipe does harm; between here and 0 it does nothing, give or take rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,12 @@ class Fidelity:
     """`score` is F within [0, 1.2], or None where the prompt has no effect on the probes.
 
     `agreement` is the share of probes whose greedy answer under the recipe is the prompt's.
+    `does_harm` tells negative transfer: the recipe is further from the prompt than no prompt is.
     """
 
     score: float | None
     agreement: float
+    does_harm: bool = False
 
 
 @torch.inference_mode()
@@ -48,6 +52,7 @@ def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -
     return Fidelity(
         score=None if score is None else min(max(score, 0.0), _BEST),
         agreement=sum(same) / len(same),
+        does_harm=score is not None and score < _WORSE,
     )
 
 

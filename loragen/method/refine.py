@@ -19,12 +19,17 @@ from loragen.method.probes import Probe, answer_losses, answered, batches
 
 @dataclass(frozen=True, slots=True)
 class RefineSpec:
-    """How long and how fast to fit. The rate decays to nothing over the steps."""
+    """How long and how fast to fit, and on how many probes where a task brings none.
+
+    The rate decays to nothing over the steps.
+    """
 
     steps: int = 100
     lr: float = 0.05
     probes_per_step: int = 8
     max_answer_tokens: int = 64
+    self_probes: int = 48
+    measure_probes: int = 16
 
 
 def refine(

@@ -1,7 +1,8 @@
-"""Refiner: refines tasks given as texts, and says what it brought on probes it did not fit.
+"""Refiner: measures and refines tasks given as texts.
 
-A quarter of a task's probes is held out: they measure the recipe it had and the refined one, as
-int8 bytes, the way they are served.
+Of the probes that a task is refined on, a quarter is held out: they measure the recipe it had and
+the refined one, as int8 bytes, the way they are served. A task that comes without probes gets
+self-generated ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,12 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.pool import Pool
 from loragen.method.probes import Probe, answered
 from loragen.method.refine import RefineSpec, refine
+from loragen.method.self_probes import expected_messages, user_turn
 from loragen.own_template import OwnTemplate
 from loragen.recipe import Level, Recipe
 from loragen.template import CompiledTemplate
 from loragen.tools import Tool
+from loragen.wire import MAX_PROBE_CHARS, MIN_PROBES
 
 _HELD_OUT_SHARE: Final = 4
 """One probe of so many is held out ..."""
@@ -41,12 +44,21 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """A recipe's fidelity, and on how many probes."""
+
+    fidelity: Fidelity
+    probes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refined:
     """The recipe that came of it, and both recipes' fidelity on the probes held out."""
 
     recipe: Recipe
     before: Fidelity
     after: Fidelity
+    fitted: int
     held_out: int
 
 
@@ -100,22 +112,23 @@ class Refiner:
     def lesson(
         self,
         prompt: str,
-        probes: Sequence[tuple[str, str | None]],
+        probes: Sequence[tuple[str, str | None]] | None,
         *,
         tools: Sequence[Tool] = (),
         start: Recipe | None = None,
     ) -> Lesson:
         """Read a task: its prompt, what to ask it, and what to answer, where that is given.
 
+        Without probes it is asked `RefineSpec.self_probes` messages that the edge model expects.
+
         Raises:
-            InvalidRequest: the templates refuse the prompt or a probe.
+            InvalidRequest: the templates refuse the prompt or a probe, or the edge model expects
+                too few different messages.
             PromptTooLong: with the prompt a probe does not fit the edge model's context.
             RecipeMismatch, RecipeInvalid: the start is not a recipe of this pool.
         """
         stack_gates([start], self.pool_id, self._pool.spec)
-        system = [{"role": "system", "content": prompt}] if prompt else []
-        asked = [self._probe(system, tools, *probe) for probe in probes]
-        known = answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
+        known = self._known(prompt, tools, probes, self._spec.self_probes)
         Random(0).shuffle(known)  # clients sort: without it whole kinds could be held out
         held_out = max(_LEAST_HELD_OUT, len(known) // _HELD_OUT_SHARE)
         return Lesson(known[held_out:], known[:held_out], start)
@@ -142,7 +155,57 @@ class Refiner:
         recipe = Recipe.encode(gates_LMN.numpy(), pool_id=self.pool_id, level=Level.DENSE)
         pair = stack_gates([lesson.start, recipe], self.pool_id, self._pool.spec)
         before, after = (measure(self._edge, lesson.held_out, gates) for gates in pair)
-        return Refined(recipe, before, after, len(lesson.held_out))
+        return Refined(recipe, before, after, len(lesson.fitted), len(lesson.held_out))
+
+    def measure(
+        self,
+        prompt: str,
+        probes: Sequence[tuple[str, str | None]] | None,
+        recipe: Recipe,
+        *,
+        tools: Sequence[Tool] = (),
+    ) -> Measured:
+        """Measure the recipe of a task on probes, or on `RefineSpec.measure_probes` expected ones.
+
+        Raises:
+            InvalidRequest, PromptTooLong, RecipeMismatch, RecipeInvalid: as `lesson`.
+        """
+        (gates_LMR,) = stack_gates([recipe], self.pool_id, self._pool.spec)
+        known = self._known(prompt, tools, probes, self._spec.measure_probes)
+        return Measured(measure(self._edge, known, gates_LMR), len(known))
+
+    def _known(
+        self,
+        prompt: str,
+        tools: Sequence[Tool],
+        probes: Sequence[tuple[str, str | None]] | None,
+        count: int,
+    ) -> list[Probe]:
+        """Return probes with their answers; self-generated ones, so many, where none are given."""
+        system = [{"role": "system", "content": prompt}] if prompt else []
+        if probes is None:
+            probes = [(message, None) for message in self._expected(system, tools, count)]
+        asked = [self._probe(system, tools, *probe) for probe in probes]
+        return answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
+
+    def _expected(
+        self, system: Sequence[dict[str, str]], tools: Sequence[Tool], count: int
+    ) -> list[str]:
+        turn = user_turn(self._own, system, [tool.body() for tool in tools])
+        room = self._context - len(self._encode(turn[0])) - self._spec.max_answer_tokens
+        if room < 1:
+            raise PromptTooLong("the prompt leaves the edge model no room for a message")
+        messages = expected_messages(
+            self._edge, self._tokenizer, turn, count=count, max_tokens=min(48, room)
+        )
+        usable = [message for message in messages if len(message) <= MAX_PROBE_CHARS]
+        if len(usable) < MIN_PROBES:
+            raise InvalidRequest(
+                f"the edge model expects {len(usable)} different messages under this prompt, and "
+                f"{MIN_PROBES} are the least: give probes",
+                param="probes",
+            )
+        return usable
 
     def _probe(
         self,

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from loragen.recipe import Level, Recipe
-from loragen.wire import CompileReply, HeadList, RefineReply
+from loragen.wire import CompileReply, HeadList, MeasureReply, RefineReply
 from tests.contract.generator_contract import EDGE_MODEL, bearer, compile_prompt
 
 PROMPT = "You are kind."
@@ -17,6 +17,12 @@ PROBES = [{"input": f"Question {number}?"} for number in range(8)]
 async def refine(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     body = {"edge_model": EDGE_MODEL, "prompt": PROMPT, "probes": PROBES, **fields}
     return await client.post("/refine", json=body, headers=bearer())
+
+
+async def measure(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+    start = CompileReply.model_validate_json((await compile_prompt(client, PROMPT)).content)
+    body = {"edge_model": EDGE_MODEL, "prompt": PROMPT, "recipe": start.recipe, **fields}
+    return await client.post("/measure", json=body, headers=bearer())
 
 
 class RefinerContract:
@@ -93,4 +99,44 @@ class RefinerContract:
 
     async def test_without_the_secret_nothing_is_refined(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/refine", json={}, headers=bearer("other"))
+        assert response.status_code == 401
+
+    @pytest.mark.parametrize("probes", [PROBES, None])
+    async def test_a_recipe_is_measured_on_probes_or_on_self_generated_ones(
+        self, client: httpx.AsyncClient, probes: Any
+    ) -> None:
+        response = await measure(client, probes=probes)
+        assert response.status_code == 200, response.text
+        reply = MeasureReply.model_validate_json(response.content)
+        assert 8 <= reply.probes <= 16
+        assert (reply.probes == 8) or probes is None
+        assert 0 <= reply.agreement <= 1
+        assert reply.fidelity is None or 0 <= reply.fidelity <= 1.2
+
+    async def test_without_probes_a_task_is_refined_on_self_generated_ones(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await refine(client, probes=None)
+        assert response.status_code == 200, response.text
+        reply = RefineReply.model_validate_json(response.content)
+        assert 8 <= reply.probes <= 48
+        assert reply.held_out == max(4, reply.probes // 4)
+
+    async def test_what_cannot_be_measured_is_refused(self, client: httpx.AsyncClient) -> None:
+        gates = Recipe.from_text(
+            CompileReply.model_validate_json((await compile_prompt(client, PROMPT)).content).recipe
+        ).gates
+        other = Recipe.encode(gates, pool_id="0f" * 32, level=Level.DENSE).text
+        for fields, refusal in (
+            ({"recipe": other}, (409, "pool_version_mismatch")),
+            ({"recipe": "no-recipe"}, (400, "recipe_invalid")),
+            ({"edge_model": "other"}, (404, "model_not_found")),
+            ({"probes": PROBES[:7]}, (400, "invalid_request")),
+            ({"prompt": "x" * 1_000, "probes": PROBES}, (400, "context_length_exceeded")),
+        ):
+            response = await measure(client, **fields)
+            assert (response.status_code, response.json()["error"]["code"]) == refusal
+
+    async def test_without_the_secret_nothing_is_measured(self, client: httpx.AsyncClient) -> None:
+        response = await client.post("/measure", json={}, headers=bearer("other"))
         assert response.status_code == 401

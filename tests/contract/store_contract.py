@@ -48,6 +48,7 @@ class StoreContract:
             status="ready", compile_seconds=0.25, tools=TOOLS, refined=b"\x00\xff refined",
             measurement=Measurement(recipe_id=REF.id, fidelity=0.9),
             refine=RefineOutcome(status="done", probes=8, fidelity_after=0.9),
+            probes=({"input": "Ünïcode?"}, {"input": "Two?", "output": "2"}), needs_measure=True,
         )  # fmt: skip
         assert await store.create(task)
         assert await store.get(TENANT, task.id) == task

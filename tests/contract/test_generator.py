@@ -7,7 +7,15 @@ import httpx
 import pytest
 
 from loragen.errors import EdgeModelNotFound, GeneratorUnavailable, LoragenError, Overloaded
-from loragen.wire import CompileReply, CompileRequest, Head, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    Head,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 from router_service.front import Front
 from router_service.generator_actor import GeneratorActor
 from router_service.refiner_actor import RefinerActor
@@ -47,6 +55,11 @@ class InProcess:
         if isinstance(outcome, LoragenError):
             raise outcome
         return outcome
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        if request.edge_model != EDGE_MODEL:
+            raise EdgeModelNotFound("nothing measures for it")
+        return self._refiner._measure(request)
 
     async def heads(self) -> tuple[Head, ...]:
         if self.failure is not None:

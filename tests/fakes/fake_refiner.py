@@ -18,6 +18,15 @@ class FakeScore:
 
     score: float | None
     agreement: float
+    does_harm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FakeMeasured:
+    """What a recipe was found to be worth."""
+
+    fidelity: FakeScore
+    probes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,7 @@ class FakeRefined:
     recipe: Recipe
     before: FakeScore
     after: FakeScore
+    fitted: int
     held_out: int
 
 
@@ -43,7 +53,7 @@ class FakeRefiner:
     def lesson(
         self,
         prompt: str,
-        probes: Sequence[tuple[str, str | None]],
+        probes: Sequence[tuple[str, str | None]] | None,
         *,
         tools: Sequence[Tool],
         start: Recipe | None,
@@ -52,7 +62,20 @@ class FakeRefiner:
             raise PromptTooLong("too long", param="probes")
         if start is not None:
             start.require_pool(self.pool_id, layers=LAYERS, linears=LINEARS, experts=EXPERTS)
-        return f"{prompt}{probes}{tools}", max(4, len(probes) // 4)
+        return f"{prompt}{probes}{tools}", 48 if probes is None else len(probes)
+
+    def measure(
+        self,
+        prompt: str,
+        probes: Sequence[tuple[str, str | None]] | None,
+        recipe: Recipe,
+        *,
+        tools: Sequence[Tool],
+    ) -> FakeMeasured:
+        if len(prompt) > self._max_prompt_tokens:
+            raise PromptTooLong("too long", param="probes")
+        recipe.require_pool(self.pool_id, layers=LAYERS, linears=LINEARS, experts=EXPERTS)
+        return FakeMeasured(FakeScore(0.7, 0.75), 16 if probes is None else len(probes))
 
     def fit(self, lessons: Sequence[tuple[str, int]]) -> list[Gates]:
         self.fits += 1
@@ -60,7 +83,9 @@ class FakeRefiner:
 
     def examine(self, lesson: tuple[str, int], gates: Gates, /) -> FakeRefined:
         recipe = Recipe.encode(gates, pool_id=self.pool_id, level=Level.DENSE)
-        return FakeRefined(recipe, FakeScore(0.4, 0.5), FakeScore(0.8, 1.0), lesson[1])
+        held_out = max(4, lesson[1] // 4)
+        before, after = FakeScore(0.4, 0.5), FakeScore(0.8, 1.0)
+        return FakeRefined(recipe, before, after, lesson[1] - held_out, held_out)
 
 
 def _gates(text: str) -> Gates:

@@ -27,6 +27,7 @@ MASTER_SECRET = "5a" * 32
 WORKER_KEY = "worker-key"
 MODEL = "demo"
 PATIENT = {
+    "measure": False,  # or every created task would change behind a test's back
     "probe_interval_seconds": 0.02,
     "keep_alive_seconds": 5.0,
     "connect_timeout_seconds": 10.0,  # a busy machine is not a lost worker

@@ -54,7 +54,7 @@ class MemoryStore:
         if kept is None:
             return False
         self._tasks[task.tenant, task.id] = task.model_copy(
-            update={"prompt": kept.prompt, "tools": kept.tools}
+            update={"prompt": kept.prompt, "tools": kept.tools, "probes": kept.probes}
         )
         return True
 

@@ -9,7 +9,14 @@ import numpy as np
 from loragen.errors import GeneratorUnavailable
 from loragen.recipe import Level, Recipe
 from loragen.tools import compile_text
-from loragen.wire import CompileReply, CompileRequest, RefineReply, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 from tests.fakes.fake_worker import EXPERTS, LAYERS, LINEARS, POOL_ID, TEMPLATE_HASH
 
 GENERATOR_ID = "ef" * 32
@@ -49,6 +56,11 @@ class StubGenerator:
         self.refine_error: Exception | None = None
         self.refines: list[RefineRequest] = []
         self.fidelities: tuple[float | None, float | None] = (0.5, 0.9)
+        self.measures: list[MeasureRequest] = []
+        self.measure_error: Exception | None = None
+        self.measured: tuple[float | None, float] = (0.9, 1.0)
+        self.does_harm = False
+        self.is_measuring_held = False
 
     def reset(self) -> None:
         """Forget what was asked and told."""
@@ -67,6 +79,22 @@ class StubGenerator:
             return self.reply
         recipe = recipe_of(text, pool_id=self.pool_id, experts=self.experts)
         return reply_of(recipe)
+
+    async def measure(self, request: MeasureRequest) -> MeasureReply:
+        """Measure one recipe; it is worth what `measured` says, fidelity and agreement."""
+        self.measures.append(request)
+        while self.is_measuring_held:  # noqa: ASYNC110 - tests set it from another thread
+            await asyncio.sleep(0.001)
+        if self.measure_error is not None:
+            raise self.measure_error
+        fidelity, agreement = self.measured
+        return MeasureReply(
+            fidelity=fidelity,
+            agreement=agreement,
+            does_harm=self.does_harm,
+            probes=len(request.probes or ()) or 16,
+            measure_seconds=0.01,
+        )
 
     async def refine(self, request: RefineRequest) -> RefineReply:
         """Refine one task; the result is worth what `fidelities` says."""
@@ -87,7 +115,7 @@ class StubGenerator:
             fidelity_after=after,
             agreement_before=0.5,
             agreement_after=1.0,
-            probes=len(request.probes),
+            probes=len(request.probes or ()) or 48,
             held_out=4,
             refine_seconds=0.01,
         )

@@ -26,6 +26,7 @@ def auto(sightings: MemorySightings, bench: Bench) -> Auto:
         Dispatcher({}, httpx.AsyncClient(), patience_seconds=1),
         lambda tenant: TenantKeys(bytes(32), tenant),
         compiled={"demo"},
+        measured=(),
         max_prompt_bytes=1_000,
         settings=AutoSettings(min_prompt_tokens=8),
     )

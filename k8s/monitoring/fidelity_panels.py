@@ -1,0 +1,53 @@
+"""Fidelity panels: what recipes are worth, and what measuring and refining do."""
+
+from typing import Final
+
+from k8s.monitoring.panel import Panel, Query, quantiles, rate
+
+FIDELITY: Final = (
+    Panel(
+        "Recipes measured",
+        "reqps",
+        "By what came of it: passed, worth less than the task's min_fidelity, or not measurable.",
+        (Query(rate("loragen_measures_total", "outcome"), "{{outcome}}"),),
+    ),
+    Panel(
+        "Fidelity of recipes",
+        "short",
+        "How much of the prompt's effect they have, 1 for all: half and a tenth of them have less.",
+        tuple(
+            Query(
+                f"histogram_quantile({quantile}, {rate('loragen_task_fidelity_bucket', 'le')})",
+                f"p{percent}",
+            )
+            for quantile, percent in ((0.5, 50), (0.1, 10))
+        ),
+    ),
+    Panel(
+        "Refines",
+        "reqps",
+        "By how they ended: done, kept (not better), failed.",
+        (Query(rate("loragen_refines_total", "outcome"), "{{outcome}}"),),
+    ),
+    Panel(
+        "Time to measure and to refine",
+        "s",
+        "Median and 99th percentile, waiting for the refiner included.",
+        (
+            *(
+                Query(query.expr, f"measure {query.legend}")
+                for query in quantiles("loragen_measure_seconds", "")
+            ),
+            *(
+                Query(query.expr, f"refine {query.legend}")
+                for query in quantiles("loragen_refine_seconds", "")
+            ),
+        ),
+    ),
+    Panel(
+        "Negative transfer",
+        "short",
+        "Recipes further from their prompts than no prompt is; each was demoted at once.",
+        (Query("sum(increase(loragen_negative_transfer_total[1h]))", "in an hour"),),
+    ),
+)

@@ -1,0 +1,232 @@
+"""Measuring through the wire: what a recipe is worth decides whether it serves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from loragen.errors import GeneratorUnavailable, InvalidRequest
+from tests.fakes.gateway import (
+    MODEL,
+    Gateway,
+    expected_recipe,
+    gateway,
+    redis_shared,
+    redis_store,
+)
+from tests.fakes.live import wait_until
+from tests.fakes.valkey import Valkey
+
+pytestmark = pytest.mark.redis
+
+PROMPT = "Answer in verse."
+PROBES: list[dict[str, Any]] = [{"input": f"Question {number}?"} for number in range(8)]
+ON = {"measure": True}
+MANUAL = {"policy": {"refine": "manual"}}
+
+
+@pytest.fixture
+def gate(valkey: Valkey, namespace: str) -> Iterator[Gateway]:
+    with gateway(redis_store(valkey.url, namespace), namespace, server=ON) as gate:
+        yield gate
+
+
+def shown(gate: Gateway, task_id: str) -> dict[str, Any]:
+    task: dict[str, Any] = gate.http.get(f"/v1/tasks/{task_id}").json()
+    return task
+
+
+def measured(gate: Gateway, task_id: str) -> dict[str, Any]:
+    wait_until(lambda: shown(gate, task_id)["measured"])
+    return shown(gate, task_id)
+
+
+def mode(gate: Gateway, task_id: str) -> tuple[str, str | None]:
+    headers = gate.ask("hi", task_id=task_id).headers
+    return headers["x-loragen-mode"], headers.get("x-loragen-fallback-reason")
+
+
+def test_a_new_task_serves_at_once_and_is_measured_behind_it(gate: Gateway) -> None:
+    gate.generator.is_measuring_held = True
+    task = gate.create(PROMPT)
+    assert (task["status"], task["fidelity"], task["measured"]) == ("ready", None, False)
+    assert mode(gate, task["id"]) == ("compiled", None)
+    gate.generator.is_measuring_held = False
+    after = measured(gate, task["id"])
+    assert (after["fidelity"], after["agreement"], after["status"]) == (0.9, 1.0, "ready")
+    (asked,) = gate.generator.measures
+    assert (asked.prompt, asked.probes) == (PROMPT, None)
+    assert asked.recipe == expected_recipe(PROMPT).text
+
+
+def test_a_recipe_worth_too_little_gives_way_to_the_prompt(gate: Gateway) -> None:
+    gate.generator.measured = (0.79, 0.5)
+    task = measured(gate, gate.create(PROMPT, **MANUAL)["id"])
+    assert (task["status"], task["fallback_reason"]) == ("fallback", "low_fidelity")
+    assert mode(gate, task["id"]) == ("prompt", "low_fidelity")
+    assert not gate.generator.refines
+
+
+def test_it_is_refined_by_itself_and_serves_once_it_is_better(gate: Gateway) -> None:
+    gate.generator.measured = (0.3, 0.5)
+    gate.generator.fidelities = (0.3, 0.95)
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+    task = shown(gate, task_id)
+    assert (task["status"], task["fidelity"]) == ("ready", 0.95)
+    assert mode(gate, task_id) == ("compiled", None)
+    (asked,) = gate.generator.refines
+    assert asked.probes is None
+
+
+def test_one_that_refining_does_not_mend_stays_in_context_and_is_left_alone(gate: Gateway) -> None:
+    gate.generator.measured = (0.3, 0.5)
+    gate.generator.fidelities = (0.3, 0.6)
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+    assert mode(gate, task_id) == ("prompt", "low_fidelity")
+    assert (len(gate.generator.measures), len(gate.generator.refines)) == (1, 1)
+
+
+def test_with_probes_a_task_waits_for_its_measure(gate: Gateway) -> None:
+    task = gate.create(PROMPT, probes=PROBES)
+    assert (task["status"], task["fidelity"], task["measured"]) == ("ready", 0.9, True)
+    (asked,) = gate.generator.measures
+    assert [probe.input for probe in asked.probes or ()] == [probe["input"] for probe in PROBES]
+
+
+def test_until_it_is_measured_a_task_with_probes_answers_with_its_prompt(gate: Gateway) -> None:
+    gate.generator.is_measuring_held = True
+    task_id = gate.create(PROMPT, probes=PROBES, wait=False)["id"]
+    wait_until(lambda: len(gate.generator.measures) == 1)
+    task = shown(gate, task_id)
+    assert (task["status"], task["fallback_reason"]) == ("fallback", "not_measured")
+    assert mode(gate, task_id) == ("prompt", "not_measured")
+    assert len(gate.generator.measures) == 1
+    gate.generator.is_measuring_held = False
+    wait_until(lambda: mode(gate, task_id) == ("compiled", None))
+
+
+def test_the_probes_of_a_task_refine_it_too(gate: Gateway) -> None:
+    gate.generator.measured = (0.3, 0.5)
+    task_id = gate.create(PROMPT, probes=PROBES)["id"]
+    wait_until(lambda: len(gate.generator.refines) == 1)
+    assert [probe.input for probe in gate.generator.refines[0].probes or ()] == [
+        probe["input"] for probe in PROBES
+    ]
+    wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+
+
+def test_other_probes_for_a_known_prompt_are_a_conflict(gate: Gateway) -> None:
+    task = gate.create(PROMPT, probes=PROBES)
+    assert gate.create(PROMPT, probes=PROBES)["id"] == task["id"]
+    assert gate.create(PROMPT)["id"] == task["id"]
+    body = {"model": MODEL, "system_prompt": PROMPT, "probes": [{"input": "x"}, *PROBES]}
+    reply = gate.http.post("/v1/tasks", json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (409, "probes")
+
+
+@pytest.mark.parametrize(("agreement", "expected"), [(0.9, "compiled"), (0.7, "prompt")])
+def test_where_the_prompt_has_no_effect_agreement_decides(
+    gate: Gateway, agreement: float, expected: str
+) -> None:
+    gate.generator.measured = (None, agreement)
+    task = measured(gate, gate.create(PROMPT, **MANUAL)["id"])
+    assert (task["fidelity"], task["agreement"]) == (None, agreement)
+    assert mode(gate, task["id"])[0] == expected
+
+
+def test_what_cannot_be_measured_is_tried_once_and_waits_only_where_it_must(gate: Gateway) -> None:
+    gate.generator.measure_error = InvalidRequest("too few messages")
+    plain, strict = gate.create(PROMPT), gate.create("Other.", probes=PROBES)
+    wait_until(lambda: len(gate.generator.measures) == 2)
+    for _ in range(3):
+        assert mode(gate, plain["id"]) == ("compiled", None)
+        assert mode(gate, strict["id"]) == ("prompt", "not_measured")
+    assert len(gate.generator.measures) == 2
+    assert shown(gate, plain["id"])["measured"] is False
+
+
+def test_harm_is_counted(gate: Gateway) -> None:
+    gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
+    before = gate.metric("loragen_negative_transfer_total")
+    low = gate.metric("loragen_measures_total", outcome="low")
+    measured(gate, gate.create(PROMPT, **MANUAL)["id"])
+    assert gate.metric("loragen_negative_transfer_total") == before + 1
+    wait_until(lambda: gate.metric("loragen_measures_total", outcome="low") == low + 1)
+
+
+def test_a_new_pool_brings_a_new_measure(gate: Gateway) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    measured(gate, task_id)
+    gate.worker.pool_id = gate.generator.pool_id = "00" * 32
+    gate.generator.measured = (0.85, 0.9)
+    gate.ask("hi", task_id=task_id)
+    wait_until(lambda: shown(gate, task_id)["fidelity"] == 0.85)
+
+
+def test_two_gateways_measure_a_task_once(valkey: Valkey, namespace: str) -> None:
+    shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
+    with (
+        gateway(shared[0], namespace, server=ON) as one,
+        gateway(shared[1], namespace, server=ON) as two,
+    ):
+        one.generator.is_measuring_held = True
+        task_id = one.create(PROMPT, probes=PROBES, wait=False)["id"]
+        wait_until(lambda: len(one.generator.measures) == 1)
+        assert mode(two, task_id) == ("prompt", "not_measured")
+        one.generator.is_measuring_held = False
+        wait_until(lambda: mode(two, task_id) == ("compiled", None))
+        assert len(two.generator.measures) == 0
+
+
+def test_a_gateway_that_ends_while_it_measures_leaves_it_to_another(
+    valkey: Valkey, namespace: str
+) -> None:
+    shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
+    with gateway(shared[1], namespace, server=ON) as two:
+        with gateway(shared[0], namespace, server=ON) as one:
+            one.generator.is_measuring_held = True
+            task_id = one.create(PROMPT, probes=PROBES, wait=False)["id"]
+            wait_until(lambda: len(one.generator.measures) == 1)
+        wait_until(lambda: mode(two, task_id) == ("compiled", None))
+        assert len(two.generator.measures) == 1
+
+
+def test_a_prompt_that_came_by_itself_is_measured_before_it_is_used(
+    valkey: Valkey, namespace: str
+) -> None:
+    auto = {"min_prompt_tokens": 2}
+    shared = redis_shared(valkey.url, namespace, **auto)
+    messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": "hi"}]
+    with gateway(shared, namespace, server=ON, auto=auto) as gate:
+        gate.generator.is_measuring_held = True
+
+        def reason() -> str | None:
+            body = {"model": MODEL, "messages": messages}
+            reply = gate.http.post("/v1/chat/completions", json=body)
+            said: str | None = reply.headers.get("x-loragen-fallback-reason")
+            return said
+
+        wait_until(lambda: reason() == "not_measured")
+        gate.generator.is_measuring_held = False
+        wait_until(lambda: reason() is None)
+
+
+def test_a_refiner_that_is_away_is_asked_again(gate: Gateway) -> None:
+    gate.generator.measure_error = GeneratorUnavailable("gone", retry_after=1.0)
+    task = gate.create(PROMPT)
+    wait_until(lambda: len(gate.generator.measures) == 1)
+    assert mode(gate, task["id"]) == ("compiled", None)
+    gate.generator.measure_error = None
+    assert measured(gate, task["id"])["fidelity"] == 0.9
+
+
+def test_a_task_deleted_while_it_is_measured_stays_deleted(gate: Gateway, valkey: Valkey) -> None:
+    gate.generator.is_measuring_held = True
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(lambda: len(gate.generator.measures) == 1)
+    gate.http.delete(f"/v1/tasks/{task_id}")
+    gate.generator.is_measuring_held = False
+    wait_until(lambda: not list(valkey.client.scan_iter(f"{gate.namespace}:lease:*")))
+    assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 404
