@@ -37,6 +37,7 @@ class Examples(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     works: tuple[Example, ...]
+    refined: Example | None = None
     fallback: Example | None = None
 
     @classmethod
@@ -58,13 +59,20 @@ class Examples(BaseModel):
         lines = ["", "Three prompts to try:" if len(self.works) == 3 else "Prompts to try:"]
         for number, example in enumerate(self.works, start=1):
             lines += [f"  {number}. {_one_line(example.system_prompt)}", *_asked(example)]
-        if self.fallback is not None:
-            lines += [
-                "",
-                "And one that falls back to the full prompt in context:",
-                f"  {len(self.works) + 1}. {_one_line(self.fallback.system_prompt)}",
-                *_asked(self.fallback),
-            ]
+        others = (
+            (
+                self.refined,
+                "One whose recipe is measured to be worth too little: it answers with its prompt, "
+                "is refined by itself, and then answers without:",
+            ),
+            (self.fallback, "And one that falls back to the full prompt in context:"),
+        )
+        number = len(self.works)
+        for other, heading in others:
+            if other is not None:
+                number += 1
+                lines += ["", heading, f"  {number}. {_one_line(other.system_prompt)}"]
+                lines += _asked(other)
         if self.works:
             lines += [
                 "",

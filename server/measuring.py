@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
 """Measures that one gateway waits for; others wait here and not in the refiner's queue."""
+_WAITING: Final = 10_000
+"""Measures that wait at most; beyond them an import of very many tasks leaves some unmeasured."""
 _RETRIES: Final = 60
 _RETRY_SECONDS: Final = 5.0
 """Pause before a refiner that is away or full is asked again."""
@@ -76,7 +78,10 @@ class Measuring:
         is_known = task.recipe is None or task.measured is not None
         if is_known or key in self._running or not self.is_on(task.edge_model):
             return
-        running = asyncio.create_task(self._measure(task))
+        if len(self._running) >= _WAITING:
+            metrics.MEASURES.labels("failed").inc()
+            return
+        running = asyncio.create_task(self._measure(*key))
         self._running[key] = running
         running.add_done_callback(lambda _: self._running.pop(key, None))
 
@@ -95,27 +100,27 @@ class Measuring:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _measure(self, task: Task) -> None:
-        lease, token = f"measure:{task.tenant}:{task.id}", secrets.token_hex(16)
+    async def _measure(self, tenant: str, task_id: str) -> None:
+        lease, token = f"measure:{tenant}:{task_id}", secrets.token_hex(16)
         try:
             async with self._room:
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):
-                    measured = await self._measured(task)
+                    measured = await self._measured(tenant, task_id)
             if measured is not None and measured.withheld == "low_fidelity":
                 await self._refine(measured)
         except LoragenError as error:
             metrics.MEASURES.labels("failed").inc()
-            logger.warning("measure lost", extra={"task_id": task.id, "code": error.code})
+            logger.warning("measure lost", extra={"task_id": task_id, "code": error.code})
         except Exception as error:  # the boundary of a background job: it must be heard of
             metrics.MEASURES.labels("failed").inc()
-            logger.error("measure failed", exc_info=error, extra={"task_id": task.id})
+            logger.error("measure failed", exc_info=error, extra={"task_id": task_id})
 
-    async def _measured(self, task: Task) -> Task | None:
+    async def _measured(self, tenant: str, task_id: str) -> Task | None:
         """Measure a task and record it; None where its recipe is another by now, or is gone."""
         started = time.monotonic()
-        resolved = await self._resolver.resolve(task.tenant, task.id)
+        resolved = await self._resolver.resolve(tenant, task_id)
         task, recipe = resolved.task, resolved.recipe
         if recipe is None or task.measured is not None:
             return None

@@ -121,14 +121,17 @@ def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     prompts: Annotated[int, typer.Option(help="Prompts per family and split.", min=2)] = 48,
+    gated: Annotated[
+        int, typer.Option(help="Of these, prompts that are measured and refined too.", min=1)
+    ] = 48,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Measure recipes against the full prompt and the controls, on prompts never trained on."""
     torch.set_num_threads(threads)
-    figures = evaluate(checkpoint, prompts)
+    figures = evaluate(checkpoint, prompts, gated)
     figures["command"] = (
         f"python -m loragen.training evaluate --checkpoint {checkpoint} --out {out} "
-        f"--prompts {prompts}"
+        f"--prompts {prompts} --gated {gated}"
     )
     figures["measure"] = (
         "share of questions answered exactly (greedy, every token and the end); ci95 is the "
@@ -136,6 +139,12 @@ def evaluate_command(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    for split, row in figures["gate"].items():
+        logger.info(
+            "gate %s: served %.1f %%, refined %.1f %%, prompt %.1f %%; %s",
+            *(split, 100 * row["served"], 100 * row["refined"], 100 * row["full_prompt"]),
+            row["ways"],
+        )
     for key in ("shipped", "L0"):
         for split, row in figures[key].items():
             logger.info(

@@ -5,7 +5,6 @@ What it cannot do in context no recipe can carry, so a generator is worth traini
 
 from collections import defaultdict
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import torch
@@ -14,10 +13,10 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from loragen.suite.family import Family
 from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.suite.table import entries
-from loragen.training.batches import Batch, Renderer, Row, evaluation_row
+from loragen.training.batches import Batch, Renderer, Row
 from loragen.training.passes import exact_matches, prompted_states
+from loragen.training.questions import QUESTIONS, question_rows
 
-QUESTIONS: Final = 4
 _AT_ONCE: Final = 32
 """Prompts of one batch."""
 
@@ -73,8 +72,7 @@ class EdgeEvaluator:
 
 
 def _rows(family: Family, split: Split, prompts: list[Prompt], *, short: bool) -> list[Row]:
-    rng = Random(f"questions/{split}/{family.name}")
-    rows = [evaluation_row(prompt, QUESTIONS, rng) for prompt in prompts]
+    rows = question_rows(family, split, prompts)
     if not short:
         return rows
     return [Row(prompt.rule, row.segments) for prompt, row in zip(prompts, rows, strict=True)]

@@ -1,12 +1,15 @@
 """Edge run: trains an edge model under the curriculum, in a folder, over many processes.
 
-    edge/      the model as it stood at the last checkpoint: Hugging Face folder, float32
-    state.pt   weights, optimiser and position; what the next process starts from
+    edge/           the model as it stood at the last checkpoint: Hugging Face folder, float32
+    position.json   where in the curriculum that was
+    state.pt        weights, optimiser and position; what the next process starts from
 
 Every batch follows from the seed and the position, so a run that stopped at a checkpoint and went
-on ends with the same weights as one that never stopped.
+on ends with the same weights as one that never stopped. Without `state.pt` it goes on from `edge/`
+with an optimiser that warms up again.
 """
 
+import json
 import logging
 import math
 import time
@@ -17,6 +20,7 @@ from random import Random
 from typing import Final
 
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.suite.splits import Catalogue
@@ -79,12 +83,19 @@ class EdgeRun:
         # Where bfloat16 is emulated a step takes ten times as long as in float32.
         self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         self.position = Position(spec.phases)
+        self._started_at = 0
         if self._state.exists():
             self._restore()
+        elif self._position.exists():
+            self._start_from_model()
 
     @property
     def _state(self) -> Path:
         return self._folder / "state.pt"
+
+    @property
+    def _position(self) -> Path:
+        return self._folder / "position.json"
 
     def train(self, *, seconds: float = math.inf, steps: int | None = None) -> bool:
         """Train for a time or a count of steps, save, and return whether the curriculum is over."""
@@ -108,6 +119,7 @@ class EdgeRun:
             "optimizer": self._optimizer.state(),
             "position": self.position.to_state(),
         }
+        self._position.write_text(json.dumps(self.position.to_state()) + "\n", encoding="utf-8")
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self._state)
@@ -158,7 +170,7 @@ class EdgeRun:
         learned = loss
         if is_text:  # drill messages are random words
             learned = loss + MESSAGE_WEIGHT * message_loss(self.model, states, batch, pad_id)
-        warmup = min(1.0, (position.total + 1) / _WARMUP)
+        warmup = min(1.0, (position.total - self._started_at + 1) / _WARMUP)
         self._optimizer.step(learned, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()
 
@@ -186,6 +198,13 @@ class EdgeRun:
             (folder / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         return loaded
+
+    def _start_from_model(self) -> None:
+        weights = load_file(self._folder / "edge" / "model.safetensors")
+        self.model.load_state_dict(weights)
+        self.position.restore(json.loads(self._position.read_text("utf-8")))
+        self._started_at = self.position.total
+        logger.info("edge: goes on from the model of step %d", self.position.total)
 
     def _restore(self) -> None:
         state = torch.load(self._state, weights_only=True)

@@ -18,7 +18,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import numpy as np
@@ -29,20 +28,22 @@ from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
+from loragen.method.refine import RefineSpec
 from loragen.recipe import Level, Recipe
 from loragen.suite.demo import DEMO
 from loragen.suite.family import Family
 from loragen.suite.splits import Prompt, Split
-from loragen.training.batches import Batch, Renderer, evaluation_row
+from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
+from loragen.training.gate_evaluation import GateEvaluator
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
+from loragen.training.questions import QUESTIONS, question_batch
 
 logger = logging.getLogger(__name__)
 
 Figures = dict[str, Any]
 
 SPLITS: Final = (Split.UNSEEN_PROMPTS, Split.UNSEEN_WORDINGS, Split.UNSEEN_FAMILIES)
-QUESTIONS: Final = 4
 MEAN_PROMPTS: Final = 16
 """Training prompts per family in the mean recipe."""
 
@@ -100,10 +101,8 @@ class Evaluator:
         }
 
     def _case(self, family: Family, split: Split, prompts: int) -> Case:
-        rng = Random(f"questions/{split}/{family.name}")
         drawn = [DEMO.draw(family, split, index) for index in range(prompts)]
-        rows = [evaluation_row(prompt, QUESTIONS, rng) for prompt in drawn]
-        return Case(family, drawn, self._renderer.batch(rows, [[False] * QUESTIONS] * prompts))
+        return Case(family, drawn, question_batch(self._renderer, family, split, drawn))
 
     def _score_case(
         self, case: Case, own: Sequence[Recipe], other_family: Sequence[Recipe]
@@ -143,13 +142,20 @@ class Evaluator:
         return Recipe.encode(gates, pool_id=head.pool_id, level=head.level)
 
 
-def evaluate(root: Path, prompts: int) -> Figures:
-    """Return the figures of both generators on all splits, `prompts` per family."""
+def evaluate(root: Path, prompts: int, gated: int) -> Figures:
+    """Return the figures of both generators on all splits, `prompts` per family.
+
+    Refining, and what the gate serves, are those of the shipped one on `gated` prompts per family.
+    """
     layout = Layout(root)
     figures: Figures = {}
     for key, level in (("shipped", Level.DENSE), ("L0", Level.PAPER)):
         evaluator = Evaluator(layout, level)
         figures[key] = {str(split): evaluator.score(split, prompts) for split in SPLITS}
+    gate = GateEvaluator(layout, DEMO, RefineSpec())
+    figures["gate"] = {str(split): gate.score(split, gated) for split in SPLITS}
+    for split, row in figures["gate"].items():
+        figures["shipped"][split]["refined"] = row["refined"]
     return figures
 
 

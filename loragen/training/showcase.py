@@ -9,10 +9,14 @@ from typing import Final
 
 from transformers import AutoTokenizer
 
+from loragen.errors import InvalidRequest
 from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
+from loragen.method.refine import RefineSpec
+from loragen.method.refiner import Refiner
+from loragen.own_template import OwnTemplate
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO, SURROUNDINGS
 from loragen.suite.family import Family
@@ -20,10 +24,14 @@ from loragen.suite.identities import PERSONA
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import JSON
 from loragen.suite.splits import Split
+from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
+from loragen.training.gate_evaluation import MIN_FIDELITY, worth
 
 SHOWN: Final = (PERSONA, SENTIMENT, JSON)
+MENDED: Final = PERSONA
+"""Of this family some recipes carry too little in one pass: four values in each."""
 _CANDIDATES: Final = 200
 
 _CARD: Final = """\
@@ -60,10 +68,14 @@ def write_card(layout: Layout, seed: int) -> None:
 
 
 def write_prompts(layout: Layout) -> None:
-    """Write `prompts.json`: three prompts that work, and one too long to compile."""
+    """Write `prompts.json`: three that work, one that needs refining, one too long to compile."""
     stage = Stage(layout)
     works = [_find_working(family, stage) for family in SHOWN]
-    fields = {"works": works, "fallback": _find_too_long(works, stage)}
+    fields = {
+        "works": works,
+        "refined": _find_refined(stage),
+        "fallback": _find_too_long(works, stage),
+    }
     layout.prompts.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -75,6 +87,29 @@ class Stage:
         self.generator = Generator.load(layout.generator(Level.DENSE))
         self._edge = EdgeModel.load(layout.edge, pool)
         self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
+        self._refiner = Refiner.load(
+            layout.edge,
+            layout.generator(Level.DENSE) / "pool.safetensors",
+            own=OwnTemplate.load(layout.edge),
+            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
+            spec=RefineSpec(),
+        )
+
+    def is_mended(self, prompt: str) -> bool:
+        """Whether a prompt's recipe is measured to be worth too little, and a refined one is not.
+
+        As the router service would find it, which draws the same probes.
+        """
+        (recipe,) = self.generator.compile([prompt])
+        try:
+            first = worth(self._refiner.measure(prompt, None, recipe).fidelity)
+            if first is None or first >= MIN_FIDELITY:
+                return False
+            lesson = self._refiner.lesson(prompt, None, start=recipe)
+        except InvalidRequest:  # too few different messages to measure it on
+            return False
+        (gates,) = self._refiner.fit([lesson])
+        return (worth(self._refiner.examine(lesson, gates).after) or 0.0) >= MIN_FIDELITY
 
     def compiled_answers(self, prompt: str, questions: list[str]) -> list[str]:
         """Answer under the prompt's recipe."""
@@ -110,6 +145,21 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
                 "answer": turns[0].answer,
             }
     raise RuntimeError(f"no prompt of family {family.name} works: train again")
+
+
+def _find_refined(stage: Stage) -> dict[str, str]:
+    """Return an unseen prompt whose recipe is not good enough until it is refined."""
+    for index in range(_CANDIDATES):
+        prompt = DEMO.draw(MENDED, Split.UNSEEN_PROMPTS, index)
+        turn = prompt.ask(Random(f"show/{index}"))
+        is_followed = stage.prompted_answer(prompt.text, turn.question) == turn.answer
+        if is_followed and stage.is_mended(prompt.text):
+            return {
+                "system_prompt": prompt.text,
+                "question": turn.question,
+                "answer": turn.answer,
+            }
+    raise RuntimeError(f"no prompt of family {MENDED.name} needs refining")
 
 
 def _find_too_long(examples: list[dict[str, str]], stage: Stage) -> dict[str, str]:

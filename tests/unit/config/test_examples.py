@@ -25,12 +25,14 @@ def load(folder: Path, content: object) -> Examples:
 
 def test_prompts_answers_and_a_program_that_compiles(tmp_path: Path) -> None:
     other: dict[str, Any] = {**WORK, "question": "Why?"}
-    examples = load(tmp_path, {"works": [WORK] * 3, "fallback": other})
+    mended: dict[str, Any] = {**WORK, "question": "When?"}
+    examples = load(tmp_path, {"works": [WORK] * 3, "refined": mended, "fallback": other})
     lines = list(examples.lines(url="http://127.0.0.1:8000", model="demo"))
     text = "\n".join(lines)
     assert "Three prompts to try:" in text
     assert 'Say "hi". Always.' in text
-    assert "question: Why?" in text
+    assert text.index("  4. ") < text.index("question: When?") < text.index("  5. ")
+    assert text.index("  5. ") < text.index("question: Why?")
     start = next(i for i, line in enumerate(lines) if line.endswith("<<'END'"))
     assert lines[-1] == "END"
     compile("\n".join(lines[start + 1 : -1]), "program", "exec")

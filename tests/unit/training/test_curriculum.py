@@ -85,3 +85,14 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(tmp_path: Path, spec: RunSp
     assert stopped.train()
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(stopped.model.state_dict()[name], weight)
+
+
+def test_without_its_state_a_run_goes_on_from_its_model(tmp_path: Path, spec: RunSpec) -> None:
+    first = EdgeRun(tmp_path, spec, seed=3)
+    first.train(steps=5)
+    (tmp_path / "state.pt").unlink()
+    again = EdgeRun(tmp_path, spec, seed=3)
+    assert again.position.to_state() == first.position.to_state()
+    for name, weight in first.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight)
+    assert again.train()

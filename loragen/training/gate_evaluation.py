@@ -1,0 +1,220 @@
+"""Gate evaluation: what a task gets that is measured, refined and held against `min_fidelity`.
+
+It does with unseen prompts what the router service and the gateway do: measures each recipe on
+self-generated probes, refines the task on others, and serves it by the recipe, by the refined one
+or by the prompt. The suite's questions, which no probe was drawn from, then tell what that was
+worth.
+
+    full_prompt, recipe   as in `evaluation`, on the same questions
+    refined               edge model under the refined recipe, whatever it measured
+    served                under what the gate chose
+"""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from transformers import AutoTokenizer
+
+from loragen.errors import InvalidRequest
+from loragen.method.edge import EdgeModel
+from loragen.method.fidelity import Fidelity
+from loragen.method.gatespace import stack_gates
+from loragen.method.generator import Generator
+from loragen.method.pool import Pool
+from loragen.method.refine import RefineSpec
+from loragen.method.refiner import Lesson, Refiner
+from loragen.own_template import OwnTemplate
+from loragen.recipe import Level, Recipe
+from loragen.suite.family import Family
+from loragen.suite.splits import Catalogue, Prompt, Split
+from loragen.template import FILE_NAME, CompiledTemplate
+from loragen.training.batches import Batch, Renderer
+from loragen.training.checkpoint import Layout
+from loragen.training.passes import exact_matches, prompted_states, recipe_states
+from loragen.training.questions import question_batch
+from loragen.training.resampling import interval
+
+logger = logging.getLogger(__name__)
+
+MIN_FIDELITY: Final = 0.8
+"""What a task gets that does not say otherwise."""
+THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+REFINED_AT_ONCE: Final = 32
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One task: what its recipes are worth, and which of its questions each way answers right.
+
+    `first` and `second` are the fidelity of the recipe and of the refined one, None where too few
+    messages could be made up. `hits` has a row [Q] per way.
+    """
+
+    family: str
+    first: float | None
+    second: float | None
+    hits: dict[str, torch.Tensor]
+
+    def served(self, threshold: float) -> str:
+        """Return the way that a gate at this threshold serves the task."""
+        if self.first is None or self.first >= threshold:
+            return "recipe"
+        return "refined" if (self.second or 0.0) >= threshold else "full_prompt"
+
+
+class GateEvaluator:
+    """Measures and refines a checkpoint's tasks as its server would."""
+
+    def __init__(self, layout: Layout, catalogue: Catalogue, spec: RefineSpec) -> None:
+        folder = layout.generator(Level.DENSE)
+        self._catalogue = catalogue
+        self._generator = Generator.load(folder)
+        self._pool = Pool.load(folder / "pool.safetensors")
+        self._refiner = Refiner.load(
+            layout.edge,
+            folder / "pool.safetensors",
+            own=OwnTemplate.load(layout.edge),
+            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
+            spec=spec,
+        )
+        self._edge = EdgeModel.load(layout.edge, self._pool)
+        self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def score(self, split: Split, prompts: int) -> Figures:
+        """Return what tasks of a split get, so many prompts of each family."""
+        self._seconds.clear()
+        outcomes: list[Outcome] = []
+        for family in self._catalogue.families(split):
+            outcomes += self._score_family(family, split, prompts)
+            logger.info("%s %s gated", split, family.name)
+        return {
+            **_accuracies(outcomes, MIN_FIDELITY),
+            "tasks": len(outcomes),
+            "ways": dict(Counter(outcome.served(MIN_FIDELITY) for outcome in outcomes)),
+            "not_measurable": sum(outcome.first is None for outcome in outcomes),
+            "by_threshold": {
+                str(threshold): _gate(outcomes, threshold) for threshold in THRESHOLDS
+            },
+            "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
+            "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),
+            "per_family": {
+                family: _accuracies([each for each in outcomes if each.family == family], None)
+                for family in dict.fromkeys(outcome.family for outcome in outcomes)
+            },
+        }
+
+    def _score_family(self, family: Family, split: Split, count: int) -> list[Outcome]:
+        drawn = [self._catalogue.draw(family, split, index) for index in range(count)]
+        recipes = self._generator.compile([prompt.text for prompt in drawn])
+        first = [self._measure(*pair) for pair in zip(drawn, recipes, strict=True)]
+        refined, second = self._refine(drawn, recipes)
+        batch = question_batch(self._renderer, family, split, drawn)
+        hits = {
+            "full_prompt": self._prompted_hits(batch),
+            "recipe": self._hits(batch, recipes),
+            "refined": self._hits(batch, refined),
+        }
+        return [
+            Outcome(
+                family.name,
+                worth(first[row]),
+                worth(second[row]),
+                {way: hits_BQ[row] for way, hits_BQ in hits.items()},
+            )
+            for row in range(count)
+        ]
+
+    def _measure(self, prompt: Prompt, recipe: Recipe) -> Fidelity | None:
+        started = time.process_time()
+        try:
+            return self._refiner.measure(prompt.text, None, recipe).fidelity
+        except InvalidRequest:  # too few different messages
+            return None
+        finally:
+            self._seconds["measure"] += time.process_time() - started
+
+    def _refine(
+        self, prompts: Sequence[Prompt], recipes: Sequence[Recipe]
+    ) -> tuple[list[Recipe], list[Fidelity | None]]:
+        """Return the refined recipes and their fidelity; as they were where there are no probes."""
+        started = time.process_time()
+        lessons = [self._lesson(*pair) for pair in zip(prompts, recipes, strict=True)]
+        wanted = [lesson for lesson in lessons if lesson is not None]
+        fitted = (
+            (lesson, gates)
+            for start in range(0, len(wanted), REFINED_AT_ONCE)
+            for some in [wanted[start : start + REFINED_AT_ONCE]]
+            for lesson, gates in zip(some, self._refiner.fit(some), strict=True)
+        )
+        refined: list[Recipe] = []
+        fidelities: list[Fidelity | None] = []
+        for lesson, recipe in zip(lessons, recipes, strict=True):
+            done = None if lesson is None else self._refiner.examine(*next(fitted))
+            refined.append(recipe if done is None else done.recipe)
+            fidelities.append(None if done is None else done.after)
+        self._seconds["refine"] += time.process_time() - started
+        return refined, fidelities
+
+    def _lesson(self, prompt: Prompt, recipe: Recipe) -> Lesson | None:
+        try:
+            return self._refiner.lesson(prompt.text, None, start=recipe)
+        except InvalidRequest:
+            return None
+
+    @torch.inference_mode()
+    def _prompted_hits(self, batch: Batch) -> torch.Tensor:
+        states = prompted_states(self._edge.model, batch, self._renderer.pad_id)
+        return exact_matches(self._edge.model, states, batch.targets)
+
+    @torch.inference_mode()
+    def _hits(self, batch: Batch, recipes: Sequence[Recipe]) -> torch.Tensor:
+        gates = stack_gates(recipes, self._pool.id, self._pool.spec)
+        states = recipe_states(self._edge, batch, gates, self._renderer.bos_id)
+        return exact_matches(self._edge.model, states, batch.targets)
+
+
+def worth(fidelity: Fidelity | None) -> float | None:
+    """Return what the gateway holds against `min_fidelity`: F, or agreement without one."""
+    if fidelity is None:
+        return None
+    return fidelity.agreement if fidelity.score is None else fidelity.score
+
+
+def _accuracies(outcomes: Sequence[Outcome], threshold: float | None) -> Figures:
+    """Return the share of right answers per way, with bootstrap intervals where served."""
+    ways = {
+        way: torch.stack([outcome.hits[way] for outcome in outcomes])
+        for way in ("full_prompt", "recipe", "refined")
+    }
+    means = {way: round(hits.float().mean().item(), 4) for way, hits in ways.items()}
+    if threshold is None:
+        return {**means, "served": _gate(outcomes, MIN_FIDELITY)["served"]}
+    served = torch.stack([outcome.hits[outcome.served(threshold)] for outcome in outcomes])
+    ways["served"] = served
+    return {
+        **means,
+        "served": round(served.float().mean().item(), 4),
+        "ci95": {way: interval(hits.float().mean(1)) for way, hits in ways.items()},
+        "served_minus_full_prompt_ci95": interval(
+            served.float().mean(1) - ways["full_prompt"].float().mean(1)
+        ),
+    }
+
+
+def _gate(outcomes: Sequence[Outcome], threshold: float) -> dict[str, float]:
+    """Return what a gate at this threshold serves: accuracy, and the share without the prompt."""
+    ways = [outcome.served(threshold) for outcome in outcomes]
+    hits = torch.stack([each.hits[way] for each, way in zip(outcomes, ways, strict=True)])
+    return {
+        "served": round(hits.float().mean().item(), 4),
+        "compiled_share": round(1 - ways.count("full_prompt") / len(ways), 4),
+        "one_pass_share": round(ways.count("recipe") / len(ways), 4),
+    }
