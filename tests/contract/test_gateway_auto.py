@@ -416,7 +416,10 @@ def test_an_implicit_task_can_be_registered_and_is_not_compiled_again(gate: Gate
     assert (reply.status_code, task["id"], task["cached"]) == (201, TASK_ID, False)
     assert (task["status"], task["recipe"]["id"]) == ("ready", RECIPE.id)
     assert [each["id"] for each in gate.http.get("/v1/tasks").json()["data"]] == [TASK_ID]
-    assert gate.http.get(f"/v1/tasks/{TASK_ID}").json()["policy"] == {"fallback": "error"}
+    assert gate.http.get(f"/v1/tasks/{TASK_ID}").json()["policy"] == {
+        "fallback": "error",
+        "refine": "auto",
+    }
     assert gate.create(PROMPT)["cached"]
     assert gate.generator.calls == {PROMPT: 1}
 
