@@ -93,10 +93,15 @@ class ServerSettings(Section):
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="Port of /metrics alone; default: the API's port."
     )
+    auth: Literal["open", "keys"] = Field(
+        "open",
+        description="keys: every request needs a tenant's API key. open: one without a key is the "
+        "tenant `default`'s.",
+    )
     allow_open_network: bool = Field(
         False,
-        description="Bind beyond loopback although no API keys exist: whoever reaches the port is "
-        "the one open tenant. Only behind a network policy or a proxy that authenticates.",
+        description="Bind beyond loopback with `auth: open`: whoever reaches the port is the one "
+        "open tenant. Only behind a network policy or a proxy that authenticates.",
     )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
     refine_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one refine.")

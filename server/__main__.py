@@ -35,8 +35,10 @@ def main(
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
         raise typer.Exit(error.exit_code) from error
-    if _is_loopback(settings.server.host):
-        logger.info("no API keys are configured: one open tenant, loopback only")
+    if settings.server.auth == "keys":
+        logger.info("API keys are required")
+    elif _is_loopback(settings.server.host):
+        logger.info("no API key is required (server.auth: open): one open tenant, loopback only")
     else:
         logger.warning(
             "OPEN TO THE NETWORK WITHOUT API KEYS (server.allow_open_network): whoever reaches "
@@ -50,11 +52,12 @@ def main(
 
 
 def _refuse_open_network(settings: Settings) -> None:
-    host = settings.server.host
-    if not _is_loopback(host) and not settings.server.allow_open_network:
+    server = settings.server
+    is_guarded = server.auth == "keys" or server.allow_open_network
+    if not is_guarded and not _is_loopback(server.host):
         raise ConfigError(
-            f"server.host: {host} is not a loopback address, and no API keys are configured; "
-            "behind a network policy set server.allow_open_network"
+            f"server.host: {server.host} is not a loopback address, and no API key is required: "
+            "set server.auth to keys, or behind a network policy server.allow_open_network"
         )
 
 

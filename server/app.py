@@ -16,13 +16,16 @@ from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from server import exposition, generation, names, responses, system, tasks, transfer
+from server.authentication import Authenticator
 from server.auto import Auto
+from server.body_limit import BodyLimit
 from server.compiler import Compiler
 from server.conversation import ConversationRule
 from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
 from server.drain import DrainMiddleware
+from server.entrance import Entrance
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.health import Health
@@ -84,6 +87,12 @@ def build_app(
             }
         ),
     )
+    authenticator = Authenticator(
+        shared.tenants,
+        is_open=settings.server.auth == "open",
+        entries=settings.store.memory_entries,
+        ttl_seconds=settings.store.memory_ttl_seconds,
+    )
     recipes = RecipeTier(shared.store, keys)
     generators = dict.fromkeys(_with_generator(settings), generator)
     resolver = _resolver(settings, shared, generators, recipes)
@@ -133,6 +142,7 @@ def build_app(
                 watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
+            asyncio.create_task(authenticator.follow(shared.invalidations)),
         ]
         yield
         await _end(watching)
@@ -152,10 +162,12 @@ def build_app(
     metrics.start_series()
     app.add_middleware(DrainMiddleware, drain=services.drain)
     app.add_middleware(
-        Envelope,
-        max_body_bytes=settings.server.max_body_bytes,
+        BodyLimit,
+        max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
+    app.add_middleware(Entrance, authenticator=authenticator)
+    app.add_middleware(Envelope)
     return app
 
 

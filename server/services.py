@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from fastapi import Request
 
@@ -12,15 +12,13 @@ from loragen.keys import TenantKeys
 from loragen.names import Names
 from loragen.sightings import Sightings
 from loragen.store import Store
+from loragen.tenants import Tenant
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
 from server.name_memory import NameMemory
 from server.refinement import Refinement
 from server.resolve import Resolver
-
-OPEN_TENANT: Final = "default"
-"""The single tenant while no API keys are configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +49,6 @@ def services(request: Request) -> Services:
 
 
 def tenant(request: Request) -> str:
-    """Return the tenant of a request: without configured keys there is one, open to the machine."""
-    return OPEN_TENANT
+    """Return the tenant of a request, which `server.entrance` has found."""
+    found: Tenant = request.state.tenant
+    return found.id

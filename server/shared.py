@@ -12,8 +12,10 @@ from loragen.names import Names
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
+from loragen.redis_tenants import RedisTenants
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
+from loragen.tenants import Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Shared:
     invalidations: Invalidations
     sightings: Sightings
     conversations: Conversations
+    tenants: Tenants
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -62,6 +65,7 @@ class Shared:
             invalidations=RedisInvalidations(client, namespace=options.namespace),
             sightings=sightings,
             conversations=conversations,
+            tenants=RedisTenants(client, namespace=options.namespace),
         )
 
     async def close(self) -> None:

@@ -113,8 +113,8 @@ def _server(settings: Settings, pods: Pods) -> Iterator[str]:
         )
     if settings.server.host != _EVERYWHERE:
         yield f"server.host is {settings.server.host}: neither probes nor the Service reach it"
-    elif not settings.server.allow_open_network:
-        yield "server.allow_open_network is not set: without API keys the gateway refuses to start"
+    elif settings.server.auth == "open" and not settings.server.allow_open_network:
+        yield "server.auth is open: beyond loopback the gateway refuses to start"
     try:
         routes = _routes(settings)
     except ConfigError as error:

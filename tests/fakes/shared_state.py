@@ -15,6 +15,7 @@ from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_sightings import MemorySightings
 from tests.fakes.memory_store import MemoryStore
+from tests.fakes.memory_tenants import MemoryTenants
 
 
 def shared_state(store: Store, **parts: Any) -> Shared:
@@ -32,5 +33,6 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         invalidations=MemoryInvalidations(),
         sightings=MemorySightings(budget=Budget(tasks=60, seconds=3600)),
         conversations=MemoryConversations(),
+        tenants=MemoryTenants(),
     )
     return replace(fakes, **parts)

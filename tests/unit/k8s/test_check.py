@@ -323,7 +323,7 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
     ),
     "closed gateway": (
         lambda c: c.configure("allow_open_network: true", "allow_open_network: false"),
-        "Deployment server: server.allow_open_network",
+        "Deployment server: server.auth is open",
     ),
     "grace shorter than the drain": (
         lambda c: c.pods("Deployment", "server")["spec"].update(terminationGracePeriodSeconds=30),

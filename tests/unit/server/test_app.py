@@ -99,6 +99,10 @@ def test_the_open_tenant_listens_elsewhere_only_where_the_switch_says_so() -> No
     _refuse_open_network(changed(server=ServerSettings(host="0.0.0.0", allow_open_network=True)))
 
 
+def test_where_keys_are_asked_for_it_listens_wherever_it_is_told() -> None:
+    _refuse_open_network(changed(server=ServerSettings(host="0.0.0.0", auth="keys")))
+
+
 def test_a_process_that_refuses_to_start_says_why_and_exits_with_2() -> None:
     environment = {"LORAGEN_MASTER_SECRET": MASTER_SECRET, "PATH": ""}
     done = subprocess.run(
