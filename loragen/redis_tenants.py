@@ -26,6 +26,12 @@ redis.call('SET', KEYS[2], record)
 redis.call('SADD', KEYS[3], id)
 return 1
 """
+_UPDATE: Final = """
+local tenant, record = unpack(ARGV)
+if redis.call('HEXISTS', KEYS[1], tenant) == 0 then return 0 end
+redis.call('HSET', KEYS[1], tenant, record)
+return 1
+"""
 _REVOKE: Final = """
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
@@ -54,6 +60,7 @@ class RedisTenants:
         self._tenants = f"{namespace}:tenants"
         self._add_key = client.register_script(_ADD_KEY)
         self._revoke = client.register_script(_REVOKE)
+        self._update = client.register_script(_UPDATE)
         self._delete = client.register_script(_DELETE)
 
     async def create(self, tenant: Tenant) -> bool:
@@ -73,6 +80,14 @@ class RedisTenants:
         async with mapped():
             texts = await self._redis.hvals(self._tenants)
         return sorted((_parsed(Tenant, text) for text in texts), key=lambda tenant: tenant.id)
+
+    async def update(self, tenant: Tenant) -> bool:
+        """Replace the record of a tenant; False, and nothing written, if it does not exist."""
+        async with mapped():
+            updated = await self._update(
+                keys=[self._tenants], args=[tenant.id, tenant.model_dump_json()]
+            )
+        return bool(updated)
 
     async def delete(self, tenant: str) -> bool:
         """Delete a tenant and its keys, nothing else that it owns; False if there was none."""

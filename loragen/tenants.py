@@ -21,6 +21,8 @@ class Tenant(BaseModel):
 
     id: TenantId
     created_at: int
+    force_prompt: bool = False
+    """Serve its tasks in prompt mode although they have recipes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class Tenants(Protocol):
 
     async def all(self) -> list[Tenant]:
         """Return every tenant, by id."""
+
+    async def update(self, tenant: Tenant) -> bool:
+        """Replace the record of a tenant; False, and nothing written, if it does not exist."""
 
     async def delete(self, tenant: str) -> bool:
         """Delete a tenant and its keys, nothing else that it owns; False if there was none."""

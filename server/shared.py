@@ -5,6 +5,7 @@ from typing import Self
 
 from config.settings import Settings
 from loragen.conversations import Conversations, RedisConversations
+from loragen.erasure import Erasure, RedisErasure
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
@@ -29,6 +30,7 @@ class Shared:
     sightings: Sightings
     conversations: Conversations
     tenants: Tenants
+    erasure: Erasure
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -66,6 +68,7 @@ class Shared:
             sightings=sightings,
             conversations=conversations,
             tenants=RedisTenants(client, namespace=options.namespace),
+            erasure=RedisErasure(client, namespace=options.namespace),
         )
 
     async def close(self) -> None:

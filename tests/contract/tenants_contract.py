@@ -29,6 +29,14 @@ class TenantsContract:
         made = await asyncio.gather(*(tenants.create(ACME) for _ in range(20)))
         assert made.count(True) == 1
 
+    async def test_a_changed_record_is_read_back_and_none_is_made(self, tenants: Tenants) -> None:
+        changed = ACME.model_copy(update={"force_prompt": True})
+        assert not await tenants.update(changed)
+        assert await tenants.get("acme") is None
+        await tenants.create(ACME)
+        assert await tenants.update(changed)
+        assert await tenants.get("acme") == changed
+
     async def test_a_key_leads_to_its_tenant(self, tenants: Tenants) -> None:
         await tenants.create(ACME)
         record = record_of(ApiKey.make())

@@ -69,6 +69,7 @@ class TestRedisTenants(TenantsContract):
             away.create(ACME),
             away.get("acme"),
             away.all(),
+            away.update(ACME),
             away.delete("acme"),
             away.add_key(record_of(ApiKey.make())),
             away.keys("acme"),

@@ -35,6 +35,14 @@ class MemoryTenants:
         await self._reach()
         return [self._tenants[tenant] for tenant in sorted(self._tenants)]
 
+    async def update(self, tenant: Tenant) -> bool:
+        """Replace the record of a tenant; False, and nothing written, if it does not exist."""
+        await self._reach()
+        if tenant.id not in self._tenants:
+            return False
+        self._tenants[tenant.id] = tenant
+        return True
+
     async def delete(self, tenant: str) -> bool:
         """Delete a tenant and its keys, nothing else that it owns; False if there was none."""
         await self._reach()
