@@ -13,7 +13,7 @@ POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 60.0
 
 
-def refine_task(url: str, task_id: str, probes: Path) -> dict[str, Any]:
+def refine_task(url: str, task_id: str, probes: Path, *, key: str | None = None) -> dict[str, Any]:
     """Refine a task of the server at `url` and return its `refine` when it has ended.
 
     Raises:
@@ -22,8 +22,9 @@ def refine_task(url: str, task_id: str, probes: Path) -> dict[str, Any]:
     """
     body = {"probes": _read(probes)}
     path = f"/v1/tasks/{task_id}"
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
     try:
-        with httpx.Client(base_url=url, timeout=_ANSWER_SECONDS) as client:
+        with httpx.Client(base_url=url, timeout=_ANSWER_SECONDS, headers=headers) as client:
             refine = _task(client.post(f"{path}/refine", json=body))["refine"]
             while refine == {"status": "running"}:
                 time.sleep(POLL_SECONDS)

@@ -19,6 +19,7 @@ SECRET_FIELDS: Final = (
     "master_secret",
     "worker_secret",
     "generator_secret",
+    "admin_secret",
     "ray_token",
     "redis_url",
 )
@@ -92,6 +93,13 @@ class ServerSettings(Section):
     port: int = Field(8000, ge=1, le=65_535, description="Port the API binds.")
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="Port of /metrics alone; default: the API's port."
+    )
+    admin_host: str = Field("127.0.0.1", description="Address the admin API binds.")
+    admin_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of the admin API; default: none. A local start takes any free one.",
     )
     auth: Literal["open", "keys"] = Field(
         "open",
@@ -196,6 +204,7 @@ class Settings(BaseSettings):
     )
     worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
     generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")
+    admin_secret: SecretStr | None = Field(None, description="Bearer key of the admin API.")
     ray_token: SecretStr | None = Field(None, description="Token every Ray connection must show.")
     store: StoreSettings = StoreSettings()
     edge_models: tuple[EdgeModelSettings, ...] = Field((), description="Models to serve.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fastapi import FastAPI
 
 from config.load import load_settings
 from config.ports import PortClaim, require_free
@@ -14,7 +15,7 @@ from loragen.errors import ConfigError, StartupError
 from loragen.logs import configure_logs
 from server.app import create_app
 from server.exposition import serve_metrics
-from server.serve import DrainingServer
+from server.serve import DrainingServer, SideServer
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def main(
         configure_logs(settings.logs.level)
         _refuse_open_network(settings)
         app = create_app(settings)
+        _require_admin_port(settings)
         _serve_metrics(settings)
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
@@ -45,7 +47,9 @@ def main(
             "this port is the one tenant",
             extra={"host": settings.server.host, "port": settings.server.port},
         )
-    server = DrainingServer(app, settings.server, app.state.services.drain)
+    server = DrainingServer(
+        app, settings.server, app.state.services.drain, beside=_admin_server(settings, app)
+    )
     server.run()
     if not server.started:
         raise typer.Exit(1)
@@ -61,11 +65,24 @@ def _refuse_open_network(settings: Settings) -> None:
         )
 
 
+def _require_admin_port(settings: Settings) -> None:
+    host, port = settings.server.admin_host, settings.server.admin_port
+    if port is not None:
+        require_free([PortClaim("server.admin_port", host, port)])
+
+
 def _serve_metrics(settings: Settings) -> None:
     host, port = settings.server.host, settings.server.metrics_port
     if port is not None:
         require_free([PortClaim("server.metrics_port", host, port)])
         serve_metrics(host, port)
+
+
+def _admin_server(settings: Settings, app: FastAPI) -> SideServer | None:
+    host, port = settings.server.admin_host, settings.server.admin_port
+    if port is None:
+        return None
+    return SideServer(app.state.admin, host=host, port=port)
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from server import exposition, generation, names, responses, system, tasks, transfer
+from server.admin import build_admin
 from server.authentication import Authenticator
 from server.auto import Auto
 from server.body_limit import BodyLimit
@@ -38,9 +39,11 @@ from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
 from server.store_watch import watch_store
+from server.tenancy import Tenancy
 from server.transport import Transport
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
+_ADMIN_SECRET_CHARS: Final = 16
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -59,7 +62,25 @@ def create_app(settings: Settings) -> FastAPI:
         timeout_seconds=settings.server.compile_timeout_seconds,
         refine_timeout_seconds=settings.server.refine_timeout_seconds,
     )
-    return build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
+    app = build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
+    if settings.server.admin_port is not None:
+        app.state.admin = create_admin(settings, shared)
+    return app
+
+
+def create_admin(settings: Settings, shared: Shared) -> FastAPI:
+    """Return the admin application over a shared state, which it leaves open.
+
+    Raises:
+        ConfigError: the admin secret is missing or short.
+    """
+    if settings.admin_secret is None:
+        raise ConfigError("admin_secret: set LORAGEN_ADMIN_SECRET, or no server.admin_port")
+    secret = settings.admin_secret.get_secret_value()
+    if len(secret) < _ADMIN_SECRET_CHARS:
+        raise ConfigError(f"admin_secret needs {_ADMIN_SECRET_CHARS} characters or more")
+    tenancy = Tenancy(shared, memory_seconds=settings.store.memory_ttl_seconds)
+    return build_admin(tenancy, secret=secret)
 
 
 def build_app(
@@ -130,6 +151,7 @@ def build_app(
         ),
         switch=settings.auto.switch,
         sightings=shared.sightings,
+        authenticator=authenticator,
     )
 
     @asynccontextmanager

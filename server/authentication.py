@@ -47,6 +47,7 @@ class Authenticator:
         self._ttl = ttl_seconds
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._without_recipes: set[str] = set()
 
     async def authenticate(self, authorization: str) -> Tenant:
         """Return the tenant of a request by its header, empty where it has none.
@@ -55,7 +56,7 @@ class Authenticator:
             Unauthorized: keys are asked for, and it shows none, or none that is good.
             StoreUnavailable: Redis is away and the key is not remembered.
         """
-        shown = _token(authorization)
+        shown = bearer_token(authorization)
         # Clients of the open tenant may show anything, as OpenAI's must show something; only
         # what looks like a key of ours is meant.
         if self._open is not None and not shown.startswith(PREFIX):
@@ -69,6 +70,10 @@ class Authenticator:
         if bearer is None or not is_key or not bearer.key.is_valid(time.time()):
             raise Unauthorized("the API key is not valid")
         return bearer.tenant
+
+    def forces_prompt(self, tenant: str) -> bool:
+        """Whether a tenant whose request was let in is served in prompt mode alone."""
+        return tenant in self._without_recipes
 
     def forget(self, tenant: str, task_id: str) -> None:
         """Forget the keys of a tenant that changed; changes of its tasks do not matter here."""
@@ -95,13 +100,16 @@ class Authenticator:
             bearer, asked = known.bearer, self._clock()
         self._known.pop(key_id, None)
         if bearer is not None and bearer.key.is_valid(time.time()):
+            change = set.add if bearer.tenant.force_prompt else set.discard
+            change(self._without_recipes, bearer.tenant.id)
             self._known[key_id] = _Known(bearer, asked + self._ttl)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         return bearer
 
 
-def _token(authorization: str) -> str:
+def bearer_token(authorization: str) -> str:
+    """Return what a header bears, empty where it is of another scheme or none."""
     if authorization[: len(_SCHEME)].lower() != _SCHEME:
         return ""
     return authorization[len(_SCHEME) :].strip()

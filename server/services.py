@@ -13,6 +13,7 @@ from loragen.names import Names
 from loragen.sightings import Sightings
 from loragen.store import Store
 from loragen.tenants import Tenant
+from server.authentication import Authenticator
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
@@ -40,6 +41,11 @@ class Services:
     conversations: ConversationRule
     switch: Literal["next_conversation", "now"]
     sightings: Sightings
+    authenticator: Authenticator
+
+    def forces_prompt(self, owner: str, model: str) -> bool:
+        """Whether the operator forces prompt mode for an edge model, or for a tenant."""
+        return model in self.without_recipes or self.authenticator.forces_prompt(owner)
 
 
 def services(request: Request) -> Services:
