@@ -1,36 +1,30 @@
-"""The `loragen` command: start everything, refine a task, and look at the configuration."""
+"""The `loragen` command: start everything, refine tasks, keep tenants, see the configuration."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from config.check import file_problems
-from config.environment import files_from_environment
+from config.command import Config, load, own_errors
 from config.load import load_settings
 from config.reference import configuration_page
 from config.refine import refine_task, summary
-from config.settings import Settings
 from config.stack import local_url
+from config.tenant_cli import keys_cli, tenants_cli
 from config.up import up as run_up
-from loragen.errors import LoragenError, StartupError
+from loragen.errors import StartupError
 
-DEMO: Final = Path(__file__).with_name("demo.yaml")
 PAGE: Final = Path("docs/configuration.md")
-
-Config = Annotated[
-    list[Path] | None,
-    typer.Option("--config", help="YAML file, may be given several times; later ones win."),
-]
 
 config_cli = typer.Typer(add_completion=False, no_args_is_help=True)
 cli = typer.Typer(
     add_completion=False, no_args_is_help=True, help="LoRA-Gen Server on this machine."
 )
 cli.add_typer(config_cli, name="config", help="Look at the configuration.")
+cli.add_typer(tenants_cli, name="tenants", help="Tenants of the running gateway.")
+cli.add_typer(keys_cli, name="keys", help="Their API keys.")
 
 
 @cli.command()
@@ -46,8 +40,8 @@ def up(
     files of LORAGEN_CONFIG, else the demo. Exit status: 2 wrong configuration, 3 wrong or missing
     files, 4 a worker failed its self-test, 1 anything else.
     """
-    with _startup_errors():
-        settings, files = _load(config)
+    with own_errors():
+        settings, files = load(config)
         run_up(settings, files, examples)
 
 
@@ -64,21 +58,19 @@ def refine(
     url: Annotated[
         str | None, typer.Option(help="The running server; default: this configuration's.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="LORAGEN_API_KEY", help="Where the server asks for one.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Refine a task of the running server, and wait for what comes of it.
 
     Exit status: 2 unreadable file or configuration, 1 refused or failed.
     """
-    with _startup_errors():
-        settings, _ = _load(config)
+    with own_errors():
+        settings, _ = load(config)
         url = url or local_url(settings.server.host, settings.server.port)
-        try:
-            outcome = refine_task(url, task, probes)
-        except StartupError:
-            raise
-        except LoragenError as error:
-            raise StartupError(error.message) from error
+        outcome = refine_task(url, task, probes, key=key)
     typer.echo(summary(outcome))
     if outcome["status"] == "failed":
         raise typer.Exit(1)
@@ -108,8 +100,8 @@ def check(
 @config_cli.command()
 def show(config: Config = None) -> None:
     """Print the configuration in force as JSON, secrets masked."""
-    with _startup_errors():
-        settings, _ = _load(config)
+    with own_errors():
+        settings, _ = load(config)
         typer.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
 
 
@@ -131,17 +123,3 @@ def config_main() -> None:
     """Run `python -m config`: the configuration commands, and `up`."""
     config_cli.command()(up)
     config_cli()
-
-
-def _load(config: list[Path] | None) -> tuple[Settings, list[Path]]:
-    files = list(config or files_from_environment() or [DEMO])
-    return load_settings(files), files
-
-
-@contextmanager
-def _startup_errors() -> Iterator[None]:
-    try:
-        yield
-    except StartupError as error:
-        typer.echo(f"loragen: {error.message}", err=True)
-        raise typer.Exit(error.exit_code) from error

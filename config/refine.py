@@ -13,7 +13,9 @@ POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 60.0
 
 
-def refine_task(url: str, task_id: str, probes: Path | None) -> dict[str, Any]:
+def refine_task(
+    url: str, task_id: str, probes: Path | None, *, key: str | None = None
+) -> dict[str, Any]:
     """Refine a task of the server at `url` and return its `refine` when it has ended.
 
     Without probes the server uses the task's own, or messages that the edge model expects.
@@ -24,8 +26,9 @@ def refine_task(url: str, task_id: str, probes: Path | None) -> dict[str, Any]:
     """
     body = {} if probes is None else {"probes": _read(probes)}
     path = f"/v1/tasks/{task_id}"
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
     try:
-        with httpx.Client(base_url=url, timeout=_ANSWER_SECONDS) as client:
+        with httpx.Client(base_url=url, timeout=_ANSWER_SECONDS, headers=headers) as client:
             refine = _task(client.post(f"{path}/refine", json=body))["refine"]
             while refine == {"status": "running"}:
                 time.sleep(POLL_SECONDS)

@@ -45,6 +45,18 @@ class SecretStore:
             raise ConfigError(f"{path} is empty: remove it, then another one is made")
         return text
 
+    def kept(self, name: str, given: SecretStr | None) -> str:
+        """Return the given secret, or the kept one; none is made.
+
+        Raises:
+            ConfigError: it is not kept here, or others can read it.
+        """
+        if given is None and not (self._folder / name).exists():
+            raise ConfigError(
+                f"no {name} in {self._folder}: start the stack there, or set LORAGEN_{name.upper()}"
+            )
+        return self.value(name, given)
+
     def _make(self, path: Path) -> None:
         # Written aside and linked into place: of two processes that make it at once, one wins.
         aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -20,6 +20,7 @@ SECRET_FIELDS: Final = (
     "master_secret",
     "worker_secret",
     "generator_secret",
+    "admin_secret",
     "ray_token",
     "redis_url",
 )
@@ -108,10 +109,22 @@ class ServerSettings(Section):
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="Port of /metrics alone; default: the API's port."
     )
+    admin_host: str = Field("127.0.0.1", description="Address the admin API binds.")
+    admin_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of the admin API; default: none. A local start takes any free one.",
+    )
+    auth: Literal["open", "keys"] = Field(
+        "open",
+        description="keys: every request needs a tenant's API key. open: one without a key is the "
+        "tenant `default`'s.",
+    )
     allow_open_network: bool = Field(
         False,
-        description="Bind beyond loopback although no API keys exist: whoever reaches the port is "
-        "the one open tenant. Only behind a network policy or a proxy that authenticates.",
+        description="Bind beyond loopback with `auth: open`: whoever reaches the port is the one "
+        "open tenant. Only behind a network policy or a proxy that authenticates.",
     )
     compile_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of one compile.")
     refine_timeout_seconds: float = Field(
@@ -213,6 +226,7 @@ class Settings(BaseSettings):
     )
     worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
     generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")
+    admin_secret: SecretStr | None = Field(None, description="Bearer key of the admin API.")
     ray_token: SecretStr | None = Field(None, description="Token every Ray connection must show.")
     store: StoreSettings = StoreSettings()
     edge_models: tuple[EdgeModelSettings, ...] = Field((), description="Models to serve.")

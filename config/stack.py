@@ -35,6 +35,7 @@ class Stack:
     children: tuple[ChildSpec, ...]
     url: str
     redis_url: str
+    admin_url: str
 
 
 class _Planner:
@@ -61,6 +62,7 @@ class _Planner:
         settings = self._settings
         redis_url, redis = self._redis()
         server_url = local_url(settings.server.host, settings.server.port)
+        admin_port = settings.server.admin_port or free_port(settings.server.admin_host)
         children = [
             *redis,
             *([self._generator()] if has_local_generator(settings) else []),
@@ -69,9 +71,10 @@ class _Planner:
                 for model in local_workers(settings)
                 for name, port in model.local_workers.items()
             ),
-            self._server(server_url, redis_url),
+            self._server(server_url, redis_url, admin_port),
         ]
-        return Stack(tuple(children), server_url, redis_url)
+        admin_url = local_url(settings.server.admin_host, admin_port)
+        return Stack(tuple(children), server_url, redis_url, admin_url)
 
     def _redis(self) -> tuple[str, list[ChildSpec]]:
         if self._settings.redis_url is not None:
@@ -120,7 +123,7 @@ class _Planner:
             grace_seconds=model.drain_timeout_seconds + DRAIN_MARGIN_SECONDS,
         )
 
-    def _server(self, url: str, redis_url: str) -> ChildSpec:
+    def _server(self, url: str, redis_url: str, admin_port: int) -> ChildSpec:
         settings, options = self._settings, self._settings.server
         return ChildSpec(
             name="server",
@@ -128,9 +131,11 @@ class _Planner:
             environment={
                 **self._common,
                 "LORAGEN_REDIS_URL": redis_url,
+                "LORAGEN_SERVER__ADMIN_PORT": str(admin_port),
                 **self._secret("master_secret", settings.master_secret),
                 **self._secret("worker_secret", settings.worker_secret),
                 **self._secret("generator_secret", settings.generator_secret),
+                **self._secret("admin_secret", settings.admin_secret),
             },
             log=self._state.log("server"),
             probe=answers(url + "/ready"),
@@ -159,6 +164,8 @@ def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
     """Return the ports that a start of this configuration binds."""
     server = settings.server
     claims = [PortClaim("server.port", server.host, server.port)]
+    if server.admin_port is not None:
+        claims.append(PortClaim("server.admin_port", server.admin_host, server.admin_port))
     if server.metrics_port is not None:
         claims.append(PortClaim("server.metrics_port", server.host, server.metrics_port))
     if has_local_generator(settings):

@@ -14,6 +14,7 @@ from config.child_log import begin_log
 from loragen.errors import ConfigError, StartupError
 
 NEEDED_MIB: Final = 64
+RUN_FILE: Final = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class StateFolder:
     @property
     def run_file(self) -> Path:
         """The file that says what runs, for tools and tests; there while something does."""
-        return self.path / "run.json"
+        return self.path / RUN_FILE
 
     def log(self, name: str) -> Path:
         """Return the fresh log file of a child."""
@@ -78,6 +79,15 @@ class StateFolder:
         if temp.is_dir() and temp.name.startswith("lg-") and temp.owner() == self.path.owner():
             shutil.rmtree(temp, ignore_errors=True)
         self.run_file.unlink(missing_ok=True)
+
+
+def running(state_dir: Path) -> dict[str, Any]:
+    """Return what `run.json` says of a running stack; empty where none runs."""
+    try:
+        content = json.loads((state_dir / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _take(lock: int, path: Path) -> None:

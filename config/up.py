@@ -106,6 +106,7 @@ async def run_stack(
                 "pid": os.getpid(),
                 "url": stack.url,
                 "redis_url": stack.redis_url,
+                "admin_url": stack.admin_url,
                 "temp_dir": str(temp),
                 "pids": supervisor.pids,
                 "logs": {child.name: str(child.log) for child in stack.children},

@@ -1,8 +1,9 @@
 """Conversations: which ones run in prompt mode, so that none is switched half-way.
 
-    {ns}:conversation:{conversation key}   string   empty, with a time to live
+    {ns}:conversation:{key}   string   empty, with a time to live
 
-A conversation is known by a keyed hash of how it began (`TenantKeys.conversation_key`).
+A conversation is known by its tenant and a keyed hash of how it began
+(`TenantKeys.conversation_key`), joined by a colon.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,8 @@
 
     {ns}:invalidations     pub/sub channel    {"tenant", "task_id"}
 
+An empty task id means the tenant itself: its keys, its limits, or that it is gone.
+
 Redis does not keep messages: one sent while a gateway is not connected is lost to it. The time to
 live of what gateways keep in memory is the safety net, so nothing here may be the only way.
 """
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 Forget = Callable[[str, str], None]
 """Told the tenant and the id of a task that changed."""
+WHOLE_TENANT: Final = ""
+"""Stands for the id of a task where the tenant itself changed."""
 
 SILENCE_SECONDS: Final = 5.0
 """After this long without a message the connection is tried with a ping."""

@@ -4,7 +4,8 @@
                                            probes = JSON, refined = recipe bytes
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
-    {ns}:recipe:{recipe key}       string  recipe bytes, with a time to live
+    {ns}:recipe:{key}              string  recipe bytes, with a time to live; a key begins with
+                                           the tenant
 
 Of these only recipes and implicit tasks carry a time to live, so `maxmemory-policy volatile-lru`
 evicts those and never a task that someone registered. An evicted recipe is compiled again from its

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fastapi import FastAPI
 
 from config.load import load_settings
 from config.ports import PortClaim, require_free
@@ -14,7 +15,7 @@ from loragen.errors import ConfigError, StartupError
 from loragen.logs import configure_logs
 from server.app import create_app
 from server.exposition import serve_metrics
-from server.serve import DrainingServer
+from server.serve import DrainingServer, SideServer
 
 logger = logging.getLogger(__name__)
 
@@ -31,31 +32,43 @@ def main(
         configure_logs(settings.logs.level)
         _refuse_open_network(settings)
         app = create_app(settings)
+        _require_admin_port(settings)
         _serve_metrics(settings)
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
         raise typer.Exit(error.exit_code) from error
-    if _is_loopback(settings.server.host):
-        logger.info("no API keys are configured: one open tenant, loopback only")
+    if settings.server.auth == "keys":
+        logger.info("API keys are required")
+    elif _is_loopback(settings.server.host):
+        logger.info("no API key is required (server.auth: open): one open tenant, loopback only")
     else:
         logger.warning(
             "OPEN TO THE NETWORK WITHOUT API KEYS (server.allow_open_network): whoever reaches "
             "this port is the one tenant",
             extra={"host": settings.server.host, "port": settings.server.port},
         )
-    server = DrainingServer(app, settings.server, app.state.services.drain)
+    server = DrainingServer(
+        app, settings.server, app.state.services.drain, beside=_admin_server(settings, app)
+    )
     server.run()
     if not server.started:
         raise typer.Exit(1)
 
 
 def _refuse_open_network(settings: Settings) -> None:
-    host = settings.server.host
-    if not _is_loopback(host) and not settings.server.allow_open_network:
+    server = settings.server
+    is_guarded = server.auth == "keys" or server.allow_open_network
+    if not is_guarded and not _is_loopback(server.host):
         raise ConfigError(
-            f"server.host: {host} is not a loopback address, and no API keys are configured; "
-            "behind a network policy set server.allow_open_network"
+            f"server.host: {server.host} is not a loopback address, and no API key is required: "
+            "set server.auth to keys, or behind a network policy server.allow_open_network"
         )
+
+
+def _require_admin_port(settings: Settings) -> None:
+    host, port = settings.server.admin_host, settings.server.admin_port
+    if port is not None:
+        require_free([PortClaim("server.admin_port", host, port)])
 
 
 def _serve_metrics(settings: Settings) -> None:
@@ -63,6 +76,13 @@ def _serve_metrics(settings: Settings) -> None:
     if port is not None:
         require_free([PortClaim("server.metrics_port", host, port)])
         serve_metrics(host, port)
+
+
+def _admin_server(settings: Settings, app: FastAPI) -> SideServer | None:
+    host, port = settings.server.admin_host, settings.server.admin_port
+    if port is None:
+        return None
+    return SideServer(app.state.admin, host=host, port=port)
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,13 +16,17 @@ from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
 from server import exposition, generation, names, responses, system, tasks, transfer
+from server.admin import build_admin
+from server.authentication import Authenticator
 from server.auto import Auto
+from server.body_limit import BodyLimit
 from server.compiler import Compiler
 from server.conversation import ConversationRule
 from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
 from server.drain import DrainMiddleware
+from server.entrance import Entrance
 from server.envelope import Envelope
 from server.generator import Generator, HttpGenerator
 from server.health import Health
@@ -36,9 +40,11 @@ from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
 from server.store_watch import watch_store
+from server.tenancy import Tenancy
 from server.transport import Transport
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
+_ADMIN_SECRET_CHARS: Final = 16
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,7 +63,25 @@ def create_app(settings: Settings) -> FastAPI:
         timeout_seconds=settings.server.compile_timeout_seconds,
         refine_timeout_seconds=settings.server.refine_timeout_seconds,
     )
-    return build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
+    app = build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
+    if settings.server.admin_port is not None:
+        app.state.admin = create_admin(settings, shared)
+    return app
+
+
+def create_admin(settings: Settings, shared: Shared) -> FastAPI:
+    """Return the admin application over a shared state, which it leaves open.
+
+    Raises:
+        ConfigError: the admin secret is missing or short.
+    """
+    if settings.admin_secret is None:
+        raise ConfigError("admin_secret: set LORAGEN_ADMIN_SECRET, or no server.admin_port")
+    secret = settings.admin_secret.get_secret_value()
+    if len(secret) < _ADMIN_SECRET_CHARS:
+        raise ConfigError(f"admin_secret needs {_ADMIN_SECRET_CHARS} characters or more")
+    tenancy = Tenancy(shared, memory_seconds=settings.store.memory_ttl_seconds)
+    return build_admin(tenancy, secret=secret)
 
 
 def build_app(
@@ -84,6 +108,12 @@ def build_app(
                 if model.worker_service is not None
             }
         ),
+    )
+    authenticator = Authenticator(
+        shared.tenants,
+        is_open=settings.server.auth == "open",
+        entries=settings.store.memory_entries,
+        ttl_seconds=settings.store.memory_ttl_seconds,
     )
     recipes = RecipeTier(shared.store, keys)
     generators = dict.fromkeys(_with_generator(settings), generator)
@@ -142,6 +172,7 @@ def build_app(
         ),
         switch=settings.auto.switch,
         sightings=shared.sightings,
+        authenticator=authenticator,
     )
 
     @asynccontextmanager
@@ -154,6 +185,7 @@ def build_app(
                 watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
+            asyncio.create_task(authenticator.follow(shared.invalidations)),
         ]
         yield
         await _end(watching)
@@ -174,10 +206,12 @@ def build_app(
     metrics.start_series()
     app.add_middleware(DrainMiddleware, drain=services.drain)
     app.add_middleware(
-        Envelope,
-        max_body_bytes=settings.server.max_body_bytes,
+        BodyLimit,
+        max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
+    app.add_middleware(Entrance, authenticator=authenticator)
+    app.add_middleware(Envelope)
     return app
 
 

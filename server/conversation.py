@@ -88,9 +88,10 @@ class ConversationRule:
             logger.warning("conversation not remembered")
 
     def _key(self, conversation: Conversation, *reply: str) -> str:
-        return self._keys(conversation.tenant).conversation_key(
+        key = self._keys(conversation.tenant).conversation_key(
             task_id=conversation.task_id, texts=[*conversation.texts, *reply]
         )
+        return f"{conversation.tenant}:{key}"
 
 
 def is_to_be_remembered(reason: FallbackReason | None) -> bool:

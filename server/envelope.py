@@ -1,14 +1,13 @@
-"""What surrounds every request: its id, its size limit, its count in the metrics."""
+"""What surrounds every request: its id, its count in the metrics, the end of all failures."""
 
 import re
 import uuid
-from collections.abc import Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loragen import metrics
-from loragen.errors import InvalidRequest, LoragenError, RequestTooLarge
+from loragen.errors import InvalidRequest
 from loragen.logs import request_id
 from loragen.wire import RECIPE_HEADER
 from server.http_errors import error_response, unexpected_response
@@ -19,13 +18,8 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Envelope:
     """Pure ASGI middleware around the whole application."""
 
-    def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, exceptions: Mapping[str, int] | None = None
-    ) -> None:
-        """Take the limit of a body, and those of paths that have another."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
-        self._exceptions = exceptions or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -42,13 +36,7 @@ class Envelope:
                 error = InvalidRequest(f"header {RECIPE_HEADER} cannot be set in a request")
                 await error_response(error)(scope, receive, counted)
                 return
-            try:
-                limit = self._exceptions.get(scope["path"], self._max_body_bytes)
-                body = await _read(headers, receive, limit)
-            except LoragenError as too_large:
-                await error_response(too_large)(scope, receive, counted)
-                return
-            await self._serve(scope, _Replay(body, receive), counted)
+            await self._serve(scope, receive, counted)
         finally:
             request_id.reset(token)
 
@@ -80,37 +68,3 @@ class _CountedSend:
             route = getattr(self._scope.get("route"), "path", "unmatched")
             metrics.REQUESTS.labels(route, str(message["status"]), mode).inc()
         await self._send(message)
-
-
-class _Replay:
-    """Gives the application the body that was read, then what comes after it."""
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._body: bytes | None = body
-        self._receive = receive
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
-
-
-async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
-    error = RequestTooLarge(f"the request body is larger than {limit} bytes")
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limit:
-        raise error
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise error
-        parts.append(part)
-        more = message.get("more_body", False)
-    return b"".join(parts)

@@ -57,6 +57,8 @@ def error_response(error: LoragenError) -> ErrorResponse:
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return ErrorResponse(error.body(), status_code=error.status, headers=headers)
 
 

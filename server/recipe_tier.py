@@ -55,14 +55,15 @@ class RecipeTier:
         await self._store.delete_recipe(self.key(task, ref))
 
     def key(self, task: Task, ref: RecipeRef) -> str:
-        """Return the key of a task's recipe from one generator and pool."""
-        return self._keys(task.tenant).recipe_key(
+        """Return the key of a task's recipe from one generator and pool, its tenant first."""
+        key = self._keys(task.tenant).recipe_key(
             task_id=task.id,
             pool_id=ref.pool_id,
             generator_id=ref.generator_id,
             level=ref.level,
             template_hash=ref.template_hash,
         )
+        return f"{task.tenant}:{key}"
 
 
 def _intact(data: bytes, pool_id: str) -> Recipe | None:

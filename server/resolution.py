@@ -76,7 +76,7 @@ async def _of_task(
     request: GenerationRequest, parts: Services, owner: str, reference: TaskReference
 ) -> Resolution:
     assert reference.task is not None
-    is_forced = reference.edge_model in parts.without_recipes
+    is_forced = parts.forces_prompt(owner, reference.edge_model)
     is_unwanted = request.loragen.mode in _WITHOUT_RECIPE
     task_id = await find_task_id(parts.name_memory, owner, reference.task)
     resolved = await parts.resolver.resolve(owner, task_id, wait=not (is_forced or is_unwanted))
@@ -105,7 +105,7 @@ async def _of_system_text(
     tools = try_parse_tools(request.tools or ()) or ()
     task_id = parts.auto.task_id(owner, model, prompt, tools)
     resolution = Resolution(is_written=True, conversation=Conversation.of(owner, task_id, messages))
-    if model in parts.without_recipes:
+    if parts.forces_prompt(owner, model):
         return resolution.without_recipe("operator_forced")
     if request.loragen.mode == "prompt" or request.system_prompt == "keep":
         return resolution.without_recipe("requested")

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -27,7 +28,15 @@ class DrainingServer(uvicorn.Server):
     After a drain the process exits with 0, where uvicorn would raise the signal again.
     """
 
-    def __init__(self, app: FastAPI, settings: ServerSettings, drain: Drain) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: ServerSettings,
+        drain: Drain,
+        *,
+        beside: uvicorn.Server | None = None,
+    ) -> None:
+        """Take another server, if any, that runs in the same loop as long as this one."""
         seconds = settings.drain_delay_seconds + settings.drain_timeout_seconds
         config = uvicorn.Config(
             app,
@@ -42,6 +51,19 @@ class DrainingServer(uvicorn.Server):
         self._drain = drain
         self._delay_seconds = settings.drain_delay_seconds
         self._seconds = seconds
+        self._beside = beside
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal."""
+        if self._beside is None:
+            await super().serve(sockets)
+            return
+        serving = asyncio.create_task(self._beside.serve())
+        try:
+            await super().serve(sockets)
+        finally:
+            self._beside.should_exit = True
+            await serving
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,3 +87,24 @@ class DrainingServer(uvicorn.Server):
 
     def _stop_accepting(self) -> None:
         self.should_exit = True
+
+
+class SideServer(uvicorn.Server):
+    """Uvicorn for a second application of the process; signals are the first one's."""
+
+    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=MARGIN_SECONDS,
+        )
+        super().__init__(config)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield

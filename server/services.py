@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from fastapi import Request
 
@@ -12,6 +12,8 @@ from loragen.keys import TenantKeys
 from loragen.names import Names
 from loragen.sightings import Sightings
 from loragen.store import Store
+from loragen.tenants import Tenant
+from server.authentication import Authenticator
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
@@ -19,9 +21,6 @@ from server.measuring import Measuring
 from server.name_memory import NameMemory
 from server.refinement import Refinement
 from server.resolve import Resolver
-
-OPEN_TENANT: Final = "default"
-"""The single tenant while no API keys are configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,11 @@ class Services:
     conversations: ConversationRule
     switch: Literal["next_conversation", "now"]
     sightings: Sightings
+    authenticator: Authenticator
+
+    def forces_prompt(self, owner: str, model: str) -> bool:
+        """Whether the operator forces prompt mode for an edge model, or for a tenant."""
+        return model in self.without_recipes or self.authenticator.forces_prompt(owner)
 
 
 def services(request: Request) -> Services:
@@ -53,5 +57,6 @@ def services(request: Request) -> Services:
 
 
 def tenant(request: Request) -> str:
-    """Return the tenant of a request: without configured keys there is one, open to the machine."""
-    return OPEN_TENANT
+    """Return the tenant of a request, which `server.entrance` has found."""
+    found: Tenant = request.state.tenant
+    return found.id

@@ -5,6 +5,7 @@ from typing import Self
 
 from config.settings import Settings
 from loragen.conversations import Conversations, RedisConversations
+from loragen.erasure import Erasure, RedisErasure
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
@@ -12,8 +13,10 @@ from loragen.names import Names
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
+from loragen.redis_tenants import RedisTenants
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
+from loragen.tenants import Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Shared:
     invalidations: Invalidations
     sightings: Sightings
     conversations: Conversations
+    tenants: Tenants
+    erasure: Erasure
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -62,6 +67,8 @@ class Shared:
             invalidations=RedisInvalidations(client, namespace=options.namespace),
             sightings=sightings,
             conversations=conversations,
+            tenants=RedisTenants(client, namespace=options.namespace),
+            erasure=RedisErasure(client, namespace=options.namespace),
         )
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ pytest.register_assert_rewrite(
     "tests.contract.names_contract",
     "tests.contract.sightings_contract",
     "tests.contract.store_contract",
+    "tests.contract.tenants_contract",
     "tests.contract.worker_contract",
 )
 

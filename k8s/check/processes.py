@@ -15,6 +15,7 @@ import server.__main__
 import workers.__main__
 from config.edge_model import EdgeModelSettings
 from config.settings import Settings
+from config.stack import LOOPBACK
 from k8s.check.objects import EDGE_MODEL, Manifests, Pods
 from k8s.check.settings import settings_of
 from loragen.errors import ConfigError
@@ -35,6 +36,7 @@ _RAY_PATHS: Final[Mapping[str, str]] = {"/api/healthz": "agent", "/-/healthz": "
 _STAND_INS: Final = {
     "redis_url": SecretStr("redis://redis:6379/0"),
     "master_secret": SecretStr("00" * 32),
+    "admin_secret": SecretStr("00" * 32),
 }
 """For secrets, which are not in the manifests."""
 
@@ -113,8 +115,9 @@ def _server(settings: Settings, pods: Pods) -> Iterator[str]:
         )
     if settings.server.host != _EVERYWHERE:
         yield f"server.host is {settings.server.host}: neither probes nor the Service reach it"
-    elif not settings.server.allow_open_network:
-        yield "server.allow_open_network is not set: without API keys the gateway refuses to start"
+    elif settings.server.auth == "open" and not settings.server.allow_open_network:
+        yield "server.auth is open: beyond loopback the gateway refuses to start"
+    yield from _admin_problems(settings, pods)
     try:
         routes = _routes(settings)
     except ConfigError as error:
@@ -127,6 +130,15 @@ def _server(settings: Settings, pods: Pods) -> Iterator[str]:
     yield from _grace_problems(pods, drain, "server.drain_delay_seconds + .drain_timeout_seconds")
     if settings.server.drain_delay_seconds == 0:
         yield "server.drain_delay_seconds is 0: requests still on their way meet a closed port"
+
+
+def _admin_problems(settings: Settings, pods: Pods) -> Iterator[str]:
+    """A Service reaches whatever a pod binds beyond loopback, declared or not."""
+    host, port = settings.server.admin_host, settings.server.admin_port
+    if port is not None and host not in LOOPBACK:
+        yield f"server.admin_host is {host}: the admin API is for the pod's own loopback"
+    if port is not None and pods.port(port) is not None:
+        yield f"containerPort {port} is the admin API's, which is not to be reached"
 
 
 def _worker(settings: Settings, pods: Pods) -> Iterator[str]:

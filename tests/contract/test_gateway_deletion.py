@@ -1,8 +1,5 @@
 """A deleted task leaves nothing: neither its id nor its recipe nor a word of its prompt."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
@@ -15,24 +12,6 @@ pytestmark = pytest.mark.redis
 CANARY = "CANARY-51b7"
 PROMPT = f"You are {CANARY}."
 POOLS = ("ab" * 32, "00" * 32)
-
-
-def contents(gate: Gateway, valkey: Valkey) -> Iterator[bytes]:
-    """Yield every key and every value of the gateway in Redis."""
-    client: Any = valkey.client
-    for key in client.scan_iter(f"{gate.namespace}:*"):
-        yield key
-        match client.type(key):
-            case b"string":
-                yield client.get(key) or b""
-            case b"hash":
-                yield from [part for pair in client.hgetall(key).items() for part in pair]
-            case b"zset":
-                yield from client.zrange(key, 0, -1)
-            case b"set":
-                yield from client.smembers(key)
-            case kind:
-                raise AssertionError(f"teach this test to read {kind!r}")
 
 
 def traces(gate: Gateway, valkey: Valkey) -> list[bytes]:
@@ -48,9 +27,11 @@ def traces(gate: Gateway, valkey: Valkey) -> list[bytes]:
     ]  # fmt: skip
     signs = [CANARY, task_id, recipe.id, *recipe_keys]
     found = [
-        each for each in contents(gate, valkey) if any(sign.encode() in each for sign in signs)
+        each
+        for each in valkey.contents(gate.namespace)
+        if any(sign.encode() in each for sign in signs)
     ]
-    return found + [each for each in contents(gate, valkey) if recipe.data in each]
+    return found + [each for each in valkey.contents(gate.namespace) if recipe.data in each]
 
 
 def test_a_deleted_task_leaves_nothing_in_redis(gate: Gateway, valkey: Valkey) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from loragen.errors import GeneratorUnavailable, InvalidRequest
-from tests.contract.test_gateway_deletion import CANARY, contents
+from tests.contract.test_gateway_deletion import CANARY
 from tests.contract.test_gateway_deletion import PROMPT as DELETED_PROMPT
 from tests.fakes.gateway import (
     MODEL,
@@ -284,7 +284,9 @@ def test_a_deleted_task_leaves_nothing_of_its_refine(gate: Gateway, valkey: Valk
     refined(gate, task_id)
     gate.http.delete(f"/v1/tasks/{task_id}")
     left = [CANARY.encode(), task_id.encode(), expected_recipe(DELETED_PROMPT).data]
-    assert not [each for each in contents(gate, valkey) if any(sign in each for sign in left)]
+    assert not [
+        each for each in valkey.contents(gate.namespace) if any(sign in each for sign in left)
+    ]
     assert task_id == tenant_keys().task_id(edge_model=MODEL, prompt=DELETED_PROMPT)
 
 

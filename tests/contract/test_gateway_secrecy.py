@@ -1,16 +1,20 @@
 """Prompts, messages, recipes and secrets are in no log line, whatever happens."""
 
+import asyncio
 import io
 import logging
 from collections.abc import Iterator
 
 import pytest
 
+from loragen.api_key import ApiKey
 from loragen.errors import GeneratorUnavailable, LoragenError
 from loragen.logs import JsonFormatter
 from loragen.redis_store import RedisStore
-from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway
+from tests.contract.tenants_contract import ACME, record_of
+from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
 from tests.fakes.live import wait_until
+from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 
@@ -88,3 +92,31 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
     assert task_id in text
     secrets = (CANARY, str(refined.start), MASTER_SECRET, str(gate.worker.key))
     assert [line for line in text.splitlines() if any(secret in line for secret in secrets)] == []
+
+
+def test_an_api_key_is_in_no_log_no_metric_no_answer_and_nowhere_in_redis(
+    logged: io.StringIO, valkey: Valkey, namespace: str
+) -> None:
+    key, forged = ApiKey.make(), ApiKey.make()
+
+    async def keep() -> None:
+        shared = redis_shared(valkey.url, namespace)
+        await shared.tenants.create(ACME)
+        await shared.tenants.add_key(record_of(key))
+        await shared.close()
+
+    asyncio.run(keep())
+    said: list[str] = []
+    with gateway(redis_shared(valkey.url, namespace), namespace, server={"auth": "keys"}) as gate:
+        for shown in (key.text, forged.text, f"{key.text}x"):
+            gate.http.headers["authorization"] = f"Bearer {shown}"
+            task = {"model": MODEL, "system_prompt": PROMPT}
+            said.append(gate.http.post("/v1/tasks", json=task).text)
+            for reply in (gate.ask("hi"), gate.ask("hi", stream=True), gate.http.get("/nowhere")):
+                said += [reply.text, str(reply.headers)]
+        said.append(gate.http.get("/metrics").text)
+        stored = list(valkey.contents(namespace))
+    assert any(key.id.encode() in each for each in stored)  # so Redis was looked through
+    everything = [logged.getvalue(), *said, *(str(each) for each in stored)]
+    for secret in (key.text, forged.text, key.text.rpartition("_")[2]):
+        assert not [each for each in everything if secret in each]

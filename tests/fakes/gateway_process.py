@@ -4,7 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,22 @@ def config_of(
 
 @contextlib.contextmanager
 def gateway_processes(
-    folder: Path, config: dict[str, Any], redis_url: str, *, count: int = 1
+    folder: Path,
+    config: dict[str, Any],
+    redis_url: str,
+    *,
+    count: int = 1,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[list[GatewayProcess]]:
     """Run gateways of one configuration for the length of a block."""
-    environment = {
+    told = {
         "LORAGEN_MASTER_SECRET": MASTER_SECRET,
         "LORAGEN_WORKER_SECRET": WORKER_KEY,
         "LORAGEN_GENERATOR_SECRET": "generator-key",
         "LORAGEN_REDIS_URL": redis_url,
+        **(environment or {}),
     }
-    started = [GatewayProcess(folder, config, environment) for _ in range(count)]
+    started = [GatewayProcess(folder, config, told) for _ in range(count)]
     try:
         for each in started:
             each.wait_ready()

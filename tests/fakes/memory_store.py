@@ -126,6 +126,15 @@ class MemoryStore:
     async def close(self) -> None:
         """Give back the connections."""
 
+    def erase(self, tenant: str) -> int:
+        """Delete a tenant's tasks and recipes; return how many."""
+        before = len(self._tasks) + len(self._recipes)
+        self._tasks = {key: task for key, task in self._tasks.items() if key[0] != tenant}
+        self._recipes = {
+            key: kept for key, kept in self._recipes.items() if not key.startswith(f"{tenant}:")
+        }
+        return before - len(self._tasks) - len(self._recipes)
+
     def has(self, tenant: str, task_id: str) -> bool:
         """Whether there is such a task."""
         return (tenant, task_id) in self._tasks

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from loragen.erasure import Erasure, RedisErasure
 from loragen.names import Names
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
@@ -10,21 +11,26 @@ from loragen.sightings import Budget
 from loragen.store import Store
 from server.shared import Shared
 from tests.fakes.memory_conversations import MemoryConversations
+from tests.fakes.memory_erasure import MemoryErasure
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_sightings import MemorySightings
 from tests.fakes.memory_store import MemoryStore
+from tests.fakes.memory_tenants import MemoryTenants
 
 
 def shared_state(store: Store, **parts: Any) -> Shared:
     """Return the shared state with this store, its names and these parts; the others are fakes."""
     names: Names
+    erasure: Erasure
     if isinstance(store, RedisStore):
         names = RedisNames(store._redis, namespace=store._namespace, keep=5)
+        erasure = RedisErasure(store._redis, namespace=store._namespace)
     else:
         assert isinstance(store, MemoryStore)
         names = MemoryNames(store)
+        erasure = MemoryErasure(store)
     fakes = Shared(
         store=store,
         names=names,
@@ -32,5 +38,7 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         invalidations=MemoryInvalidations(),
         sightings=MemorySightings(budget=Budget(tasks=60, seconds=3600)),
         conversations=MemoryConversations(),
+        tenants=MemoryTenants(),
+        erasure=erasure,
     )
     return replace(fakes, **parts)

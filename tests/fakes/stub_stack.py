@@ -60,7 +60,8 @@ class StubPlan:
                 stage,
             )
             stubs.append(stub)
-        return Stack((first, *stubs), f"http://127.0.0.1:{settings.server.port}", redis.url)
+        url = f"http://127.0.0.1:{settings.server.port}"
+        return Stack((first, *stubs), url, redis.url, admin_url=url)
 
 
 def main(folder: Path, failing: str | None = None) -> None:

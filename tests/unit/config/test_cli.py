@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from config.cli import DEMO, PAGE, cli
+from config.cli import PAGE, cli
+from config.command import DEMO
 from config.ports import free_port
 from config.reference import configuration_page
 from config.settings import SECRET_FIELDS

@@ -81,6 +81,15 @@ def test_several_workers_of_a_model_have_ports_in_a_row(tmp_path: Path) -> None:
     ]
 
 
+def test_the_admin_api_has_a_port_and_tools_are_told_where(tmp_path: Path) -> None:
+    stack = plan(tmp_path, Settings(edge_models=(COMPILED,)))
+    port = stack.children[-1].environment["LORAGEN_SERVER__ADMIN_PORT"]
+    assert stack.admin_url == f"http://127.0.0.1:{port}"
+    chosen = Settings(edge_models=(COMPILED,), server=ServerSettings(admin_port=8010))
+    assert plan(tmp_path, chosen).admin_url == "http://127.0.0.1:8010"
+    assert {claim.setting for claim in port_claims(chosen)} >= {"server.admin_port"}
+
+
 def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
     stack = plan(tmp_path, Settings(edge_models=(COMPILED,)))
     told = {
@@ -95,7 +104,13 @@ def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
         "redis": set(),
         "router_service": {"generator_secret", "ray_token"},
         "worker b": {"worker_secret"},
-        "server": {"master_secret", "worker_secret", "generator_secret", "redis_url"},
+        "server": {
+            "master_secret",
+            "worker_secret",
+            "generator_secret",
+            "admin_secret",
+            "redis_url",
+        },
     }
     secrets = [path.read_text() for path in (tmp_path / "state" / "secrets").iterdir()]
     for child in stack.children:

@@ -322,8 +322,16 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         "Deployment server: configuration: LORAGEN_CONFIG names /etc/loragen/prod.yaml",
     ),
     "closed gateway": (
-        lambda c: c.configure("allow_open_network: true", "allow_open_network: false"),
-        "Deployment server: server.allow_open_network",
+        lambda c: c.configure("auth: keys", "auth: open"),
+        "Deployment server: server.auth is open",
+    ),
+    "admin API on every address": (
+        lambda c: c.configure("admin_port: 8010", "admin_port: 8010\n  admin_host: 0.0.0.0"),
+        "Deployment server: server.admin_host is 0.0.0.0",
+    ),
+    "admin API as a port of the pod": (
+        lambda c: c.server["ports"].append({"name": "admin", "containerPort": 8010}),
+        "Deployment server: containerPort 8010 is the admin API's",
     ),
     "grace shorter than the drain": (
         lambda c: c.pods("Deployment", "server")["spec"].update(terminationGracePeriodSeconds=30),
@@ -347,7 +355,7 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
     ),
     "configuration that makes no gateway": (
         lambda c: c.get("ConfigMap", "loragen-config")["data"].update(
-            {"loragen.yaml": "server: {host: 0.0.0.0, allow_open_network: true}"}
+            {"loragen.yaml": "server: {host: 0.0.0.0, auth: keys}"}
         ),
         "Deployment server: configuration: edge_models: configure at least one",
     ),

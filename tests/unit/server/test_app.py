@@ -84,6 +84,13 @@ def test_a_weak_master_secret_is_refused_without_showing_it(secret: str) -> None
     assert secret not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", [None, "", "short"])
+def test_an_admin_port_needs_a_secret_worth_the_name(secret: str | None) -> None:
+    weak = Settings(admin_secret=secret).admin_secret
+    with pytest.raises(ConfigError, match="admin_secret"):
+        create_app(changed(server=ServerSettings(admin_port=1), admin_secret=weak))
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_the_open_tenant_may_listen_on_this_machine(host: str) -> None:
     _refuse_open_network(changed(server=ServerSettings(host=host)))
@@ -97,6 +104,10 @@ def test_the_open_tenant_may_not_listen_elsewhere(host: str) -> None:
 
 def test_the_open_tenant_listens_elsewhere_only_where_the_switch_says_so() -> None:
     _refuse_open_network(changed(server=ServerSettings(host="0.0.0.0", allow_open_network=True)))
+
+
+def test_where_keys_are_asked_for_it_listens_wherever_it_is_told() -> None:
+    _refuse_open_network(changed(server=ServerSettings(host="0.0.0.0", auth="keys")))
 
 
 def test_a_process_that_refuses_to_start_says_why_and_exits_with_2() -> None:

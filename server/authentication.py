@@ -1,0 +1,119 @@
+"""Authentication: whose a request is, by the API key it bears.
+
+A key that was good is remembered for a short time, so that most requests ask nobody; word of a
+change, and where that is lost the time, ends it. While Redis is away remembered keys go on, and
+others get a 503, as nobody knows them or not. A key that is not good is asked for every time, be
+it unknown, revoked or expired: answers, and the time they take, do not tell these apart.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from loragen.api_key import PREFIX, ApiKey
+from loragen.errors import StoreUnavailable, Unauthorized
+from loragen.invalidations import WHOLE_TENANT, Invalidations
+from loragen.tenants import OPEN_TENANT, Bearer, Tenant, Tenants
+
+_SCHEME: Final = "bearer "
+_NOBODY: Final = "0" * 64
+"""The digest that an unknown key is compared with, for the sake of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    bearer: Bearer
+    fresh_until: float
+
+
+class Authenticator:
+    """Turns the `authorization` of requests into tenants."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        *,
+        is_open: bool,
+        entries: int,
+        ttl_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Remember so many keys for so long; `is_open` makes whoever shows none the open tenant."""
+        self._tenants = tenants
+        self._open = Tenant(id=OPEN_TENANT, created_at=0) if is_open else None
+        self._capacity = entries
+        self._ttl = ttl_seconds
+        self._clock = clock
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._without_recipes: set[str] = set()
+
+    async def authenticate(self, authorization: str) -> Tenant:
+        """Return the tenant of a request by its header, empty where it has none.
+
+        Raises:
+            Unauthorized: keys are asked for, and it shows none, or none that is good.
+            StoreUnavailable: Redis is away and the key is not remembered.
+        """
+        shown = bearer_token(authorization)
+        # Clients of the open tenant may show anything, as OpenAI's must show something; only
+        # what looks like a key of ours is meant.
+        if self._open is not None and not shown.startswith(PREFIX):
+            return self._open
+        if not shown:
+            raise Unauthorized("no API key: send one as `Authorization: Bearer lg_...`")
+        key = ApiKey.try_parse(shown)
+        bearer = None if key is None else await self._find(key.id)
+        digest = _NOBODY if bearer is None else bearer.key.digest
+        is_key = key is not None and key.fits(digest)
+        if bearer is None or not is_key or not bearer.key.is_valid(time.time()):
+            raise Unauthorized("the API key is not valid")
+        return bearer.tenant
+
+    def forces_prompt(self, tenant: str) -> bool:
+        """Whether a tenant whose request was let in is served in prompt mode alone."""
+        return tenant in self._without_recipes
+
+    def forget(self, tenant: str, task_id: str) -> None:
+        """Forget the keys of a tenant that changed; changes of its tasks do not matter here."""
+        if task_id == WHOLE_TENANT:
+            for key_id in [k for k, known in self._known.items() if _owner(known) == tenant]:
+                del self._known[key_id]
+
+    async def follow(self, invalidations: Invalidations) -> None:
+        """Forget what is changed anywhere, until cancelled."""
+        await invalidations.follow(self.forget)
+
+    async def _find(self, key_id: str) -> Bearer | None:
+        known = self._known.get(key_id)
+        if known is not None and self._clock() < known.fresh_until:
+            self._known.move_to_end(key_id)
+            return known.bearer
+        asked = self._clock()
+        try:
+            bearer = await self._tenants.find(key_id)
+        except StoreUnavailable:
+            if known is None:
+                raise
+            # For another time to live, so that not every request waits for a dead Redis.
+            bearer, asked = known.bearer, self._clock()
+        self._known.pop(key_id, None)
+        if bearer is not None and bearer.key.is_valid(time.time()):
+            change = set.add if bearer.tenant.force_prompt else set.discard
+            change(self._without_recipes, bearer.tenant.id)
+            self._known[key_id] = _Known(bearer, asked + self._ttl)
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        return bearer
+
+
+def bearer_token(authorization: str) -> str:
+    """Return what a header bears, empty where it is of another scheme or none."""
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        return ""
+    return authorization[len(_SCHEME) :].strip()
+
+
+def _owner(known: _Known) -> str:
+    return known.bearer.tenant.id

@@ -1,0 +1,67 @@
+"""Body limit: a request is read whole, up to a size, before the application sees it."""
+
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loragen.errors import LoragenError, RequestTooLarge
+from server.http_errors import error_response
+
+
+class BodyLimit:
+    """Pure ASGI middleware that refuses bodies over a limit."""
+
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, exceptions: Mapping[str, int] | None = None
+    ) -> None:
+        """Take the limit of a body, and those of paths that have another."""
+        self._app = app
+        self._max_bytes = max_bytes
+        self._exceptions = exceptions or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._exceptions.get(scope["path"], self._max_bytes)
+        try:
+            body = await _read(dict(scope["headers"]), receive, limit)
+        except LoragenError as too_large:
+            await error_response(too_large)(scope, receive, send)
+            return
+        await self._app(scope, _Replay(body, receive), send)
+
+
+class _Replay:
+    """Gives the application the body that was read, then what comes after it."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    error = RequestTooLarge(f"the request body is larger than {limit} bytes")
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limit:
+        raise error
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise error
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
