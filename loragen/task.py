@@ -21,6 +21,7 @@ FallbackReason = Literal[
     "prompt_too_long",
     "low_fidelity",
     "not_measured",
+    "prompt_has_no_effect",
     "worker_pool_mismatch",
     "first_sighting",
     "prompt_too_short",
@@ -79,11 +80,6 @@ class Measurement(BaseModel):
     failure: str | None = None
     """The code of the error for which it cannot be measured."""
 
-    @property
-    def worth(self) -> float | None:
-        """What is held against `min_fidelity`: F, or agreement where F is undefined."""
-        return self.agreement if self.fidelity is None else self.fidelity
-
 
 class RefineOutcome(BaseModel):
     """How the last refine of a task ended, with what it measured before and after."""
@@ -135,18 +131,23 @@ class TaskRecord(BaseModel):
         return self.measurement if self.measurement.recipe_id == self.recipe.id else None
 
     @property
-    def worth(self) -> float | None:
-        """What the recipe of now was measured to be worth."""
-        return None if self.measured is None else self.measured.worth
-
-    @property
     def withheld(self) -> FallbackReason | None:
-        """Why the recipe of now is not served with: known to be worth too little, or not known."""
+        """Why the recipe of now is not served with, if it is not: it must pass its measure.
+
+        Before its measure a task is served by its recipe unless it `needs_measure`; one whose
+        `min_fidelity` is 0 whatever is measured.
+        """
         if self.recipe is None:
             return None
-        if self.worth is None:
+        if self.measured is None:
             return "not_measured" if self.needs_measure else None
-        return "low_fidelity" if self.worth < self.min_fidelity else None
+        if self.min_fidelity <= 0:
+            return None
+        if self.measured.failure is not None:
+            return "not_measured"
+        if self.measured.fidelity is None:
+            return "prompt_has_no_effect"
+        return "low_fidelity" if self.measured.fidelity < self.min_fidelity else None
 
 
 class Task(TaskRecord):

@@ -184,7 +184,7 @@ class Measuring:
 
 
 def _count(task: Task, measurement: Measurement) -> None:
-    outcome = "failed" if task.worth is None else "low" if task.withheld else "passed"
+    outcome = "failed" if measurement.failure else "low" if task.withheld else "passed"
     metrics.MEASURES.labels(outcome).inc()
     if measurement.fidelity is not None:
         metrics.TASK_FIDELITY.observe(measurement.fidelity)

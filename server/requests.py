@@ -51,7 +51,8 @@ class TaskFields(ApiRequest):
         0.8,
         ge=0,
         le=1.2,
-        description="The task is served by its recipe unless that is measured to be worth less.",
+        description="The task is served by its recipe unless that is measured to be worth less; 0:"
+        " whatever it is worth.",
     )
     probes: Probes | None = Field(
         None,

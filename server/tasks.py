@@ -106,7 +106,7 @@ def _task_object(task: TaskRecord, name: str | None, *, is_refining: bool) -> di
         "recipe": recipe and {"id": recipe.id, "pool_id": recipe.pool_id, "bytes": recipe.bytes},
         "fidelity": measured and measured.fidelity,
         "agreement": measured and measured.agreement,
-        "measured": task.worth is not None,
+        "measured": measured is not None and measured.failure is None,
         "refine": _refine_object(task.refine, is_running=is_refining),
         "compile_seconds": task.compile_seconds,
     }

@@ -53,8 +53,8 @@ Figures = dict[str, Any]
 class Outcome:
     """One task: what its recipes are worth, and which of its questions each way answers right.
 
-    `first` and `second` are the fidelity of the recipe and of the refined one, None where too few
-    messages could be made up. `hits` has a row [Q] per way.
+    `first` and `second` are the fidelity of the recipe and of the refined one, None where the
+    prompt has no effect on the messages made up, or too few could be. `hits`: a row [Q] per way.
     """
 
     family: str
@@ -64,7 +64,11 @@ class Outcome:
 
     def served(self, threshold: float) -> str:
         """Return the way that a gate at this threshold serves the task."""
-        if self.first is None or self.first >= threshold:
+        if threshold <= 0:
+            return "recipe"
+        if self.first is None:
+            return "full_prompt"
+        if self.first >= threshold:
             return "recipe"
         return "refined" if (self.second or 0.0) >= threshold else "full_prompt"
 
@@ -125,8 +129,8 @@ class GateEvaluator:
         return [
             Outcome(
                 family.name,
-                worth(first[row]),
-                worth(second[row]),
+                _score(first[row]),
+                _score(second[row]),
                 {way: hits_BQ[row] for way, hits_BQ in hits.items()},
             )
             for row in range(count)
@@ -181,11 +185,8 @@ class GateEvaluator:
         return exact_matches(self._edge.model, states, batch.targets)
 
 
-def worth(fidelity: Fidelity | None) -> float | None:
-    """Return what the gateway holds against `min_fidelity`: F, or agreement without one."""
-    if fidelity is None:
-        return None
-    return fidelity.agreement if fidelity.score is None else fidelity.score
+def _score(fidelity: Fidelity | None) -> float | None:
+    return None if fidelity is None else fidelity.score
 
 
 def _accuracies(outcomes: Sequence[Outcome], threshold: float | None) -> Figures:

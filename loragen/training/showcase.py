@@ -27,7 +27,7 @@ from loragen.suite.splits import Split
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import MIN_FIDELITY, worth
+from loragen.training.gate_evaluation import MIN_FIDELITY
 
 SHOWN: Final = (PERSONA, SENTIMENT, JSON)
 MENDED: Final = PERSONA
@@ -102,14 +102,14 @@ class Stage:
         """
         (recipe,) = self.generator.compile([prompt])
         try:
-            first = worth(self._refiner.measure(prompt, None, recipe).fidelity)
-            if first is None or first >= MIN_FIDELITY:
+            first = self._refiner.measure(prompt, None, recipe).fidelity
+            if first.score is None or first.score >= MIN_FIDELITY:
                 return False
             lesson = self._refiner.lesson(prompt, None, start=recipe)
         except InvalidRequest:  # too few different messages to measure it on
             return False
         (gates,) = self._refiner.fit([lesson])
-        return (worth(self._refiner.examine(lesson, gates).after) or 0.0) >= MIN_FIDELITY
+        return (self._refiner.examine(lesson, gates).after.score or 0.0) >= MIN_FIDELITY
 
     def compiled_answers(self, prompt: str, questions: list[str]) -> list[str]:
         """Answer under the prompt's recipe."""

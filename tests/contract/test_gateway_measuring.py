@@ -126,25 +126,35 @@ def test_other_probes_for_a_known_prompt_are_a_conflict(gate: Gateway) -> None:
     assert (reply.status_code, reply.json()["error"]["param"]) == (409, "probes")
 
 
-@pytest.mark.parametrize(("agreement", "expected"), [(0.9, "compiled"), (0.7, "prompt")])
-def test_where_the_prompt_has_no_effect_agreement_decides(
-    gate: Gateway, agreement: float, expected: str
-) -> None:
-    gate.generator.measured = (None, agreement)
-    task = measured(gate, gate.create(PROMPT, **MANUAL)["id"])
-    assert (task["fidelity"], task["agreement"]) == (None, agreement)
-    assert mode(gate, task["id"])[0] == expected
+def test_where_the_prompt_shows_no_effect_it_stays_in_context(gate: Gateway) -> None:
+    """Its rule may be one that the probes do not touch: nothing is known of the recipe."""
+    gate.generator.measured = (None, 1.0)
+    task = measured(gate, gate.create(PROMPT)["id"])
+    assert (task["fidelity"], task["agreement"]) == (None, 1.0)
+    assert mode(gate, task["id"]) == ("prompt", "prompt_has_no_effect")
+    assert not gate.generator.refines
 
 
-def test_what_cannot_be_measured_is_tried_once_and_waits_only_where_it_must(gate: Gateway) -> None:
+def test_what_cannot_be_measured_is_tried_once_and_stays_in_context(gate: Gateway) -> None:
     gate.generator.measure_error = InvalidRequest("too few messages")
-    plain, strict = gate.create(PROMPT), gate.create("Other.", probes=PROBES)
-    wait_until(lambda: len(gate.generator.measures) == 2)
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(lambda: mode(gate, task_id) == ("prompt", "not_measured"))
     for _ in range(3):
-        assert mode(gate, plain["id"]) == ("compiled", None)
-        assert mode(gate, strict["id"]) == ("prompt", "not_measured")
-    assert len(gate.generator.measures) == 2
-    assert shown(gate, plain["id"])["measured"] is False
+        assert mode(gate, task_id) == ("prompt", "not_measured")
+    assert len(gate.generator.measures) == 1
+    task = shown(gate, task_id)
+    assert (task["status"], task["measured"]) == ("fallback", False)
+
+
+@pytest.mark.parametrize("measured_as", [(0.1, 0.0), (None, 0.0)])
+def test_a_task_that_asks_for_nothing_is_served_whatever_it_is_worth(
+    gate: Gateway, measured_as: tuple[float | None, float]
+) -> None:
+    gate.generator.measured = measured_as
+    task_id = gate.create(PROMPT, min_fidelity=0)["id"]
+    measured(gate, task_id)
+    assert mode(gate, task_id) == ("compiled", None)
+    assert not gate.generator.refines
 
 
 def test_harm_is_counted(gate: Gateway) -> None:

@@ -32,13 +32,15 @@ def outcome(first: float | None, second: float | None) -> Outcome:
         (0.79, 0.8, "refined"),
         (0.79, 0.79, "full_prompt"),
         (0.1, None, "full_prompt"),
-        (None, None, "recipe"),
+        (None, None, "full_prompt"),
+        (None, 0.9, "full_prompt"),
     ],
 )
 def test_the_gate_serves_as_the_gateway_does(
     first: float | None, second: float | None, way: str
 ) -> None:
     assert outcome(first, second).served(0.8) == way
+    assert outcome(first, second).served(0.0) == "recipe"
 
 
 def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
