@@ -85,8 +85,9 @@ def build_app(
         ),
     )
     recipes = RecipeTier(shared.store, keys)
-    generators = dict.fromkeys(_with_generator(settings), generator)
-    resolver = _resolver(settings, shared, generators, recipes)
+    compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
+    refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
+    resolver = _resolver(settings, shared, dict.fromkeys(compiled, generator), recipes)
     dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
@@ -98,7 +99,7 @@ def build_app(
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
         resolver=resolver,
-        refinement=Refinement(generators, shared, recipes, resolver),
+        refinement=Refinement(dict.fromkeys(refined, generator), shared, recipes, resolver),
         dispatcher=dispatcher,
         keys=keys,
         drain=Drain(),
@@ -112,7 +113,7 @@ def build_app(
             resolver,
             dispatcher,
             keys,
-            compiled=_with_generator(settings),
+            compiled=compiled,
             max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
         ),
@@ -194,10 +195,6 @@ def _resolver(
         timeout_seconds=settings.server.compile_timeout_seconds,
     )
     return Resolver(memory, shared, recipes, compiler)
-
-
-def _with_generator(settings: Settings) -> frozenset[str]:
-    return frozenset(model.name for model in settings.edge_models if model.generator is not None)
 
 
 def worker_client(settings: Settings) -> httpx.AsyncClient:

@@ -36,24 +36,30 @@ class Refinement:
         recipes: RecipeTier,
         resolver: Resolver,
     ) -> None:
-        """Take the generators by edge model; a model without one has no pool to refine on."""
+        """Take the generators by edge model; a model that is not among them has no pool."""
         self._generators = generators
         self._shared = shared
         self._recipes = recipes
         self._resolver = resolver
         self._running: set[asyncio.Task[None]] = set()
 
+    def covers(self, edge_model: str) -> bool:
+        """Whether tasks of an edge model can be refined."""
+        return edge_model in self._generators
+
     async def start(self, task: Task, probes: Probes) -> None:
         """Begin to refine a task.
 
         Raises:
-            InvalidRequest: its edge model has no generator, and so no pool.
+            InvalidRequest: its edge model has no pool.
             GeneratorUnavailable: the generator does not answer.
             Conflict: it is being refined.
         """
         generator = self._generators.get(task.edge_model)
         if generator is None:
-            raise InvalidRequest(f"model {task.edge_model!r} has no generator: nothing to refine")
+            raise InvalidRequest(
+                f"model {task.edge_model!r} has neither generator nor pool: nothing to refine on"
+            )
         await generator.ping()
         token = secrets.token_hex(16)
         if not await self._shared.leases.acquire(
