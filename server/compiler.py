@@ -87,8 +87,9 @@ class Compiler:
                 self._memory.put(found, asked)
                 return found
             if generator is None:
-                reason = "no_generator" if refused is None else "worker_pool_mismatch"
-                return await self._fall_back(stored, reason)
+                return await self._fall_back(
+                    stored, "no_generator" if refused is None else "worker_pool_mismatch"
+                )
             return await self._generate(stored, generator, deadline)
 
     async def _compiled_elsewhere(

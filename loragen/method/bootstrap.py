@@ -102,16 +102,16 @@ def singular_pairs(weight_FD: torch.Tensor, columns: int) -> tuple[torch.Tensor,
 
 
 def _largest_eigenvectors(gram: torch.Tensor, count: int) -> torch.Tensor:
-    return torch.linalg.eigh(gram).eigenvectors[:, -count:].flip(1)
+    vectors: torch.Tensor = torch.linalg.eigh(gram).eigenvectors
+    return vectors[:, -count:].flip(1)
 
 
 def _load(folder: Path) -> PreTrainedModel:
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ArtifactCorrupt(f"cannot load the model in {folder}: {first}") from error
-    return model.eval()
 
 
 def _check(model: PreTrainedModel, folder: Path, columns: int) -> None:

@@ -128,7 +128,9 @@ def test_a_router_service_without_generators_is_healthy_and_compiles_nothing(
 def stored_recipe(stack: Stack, task_id: str) -> Recipe:
     client = stack.redis()
     (key,) = client.scan_iter(f"*:task:*:{task_id}")
-    return Recipe.decode(client.hget(key, "refined"))
+    data = client.hget(key, "refined")
+    assert isinstance(data, bytes)
+    return Recipe.decode(data)
 
 
 def tokens(reply: httpx.Response) -> list[int]:
