@@ -12,13 +12,21 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from loragen import metrics
-from loragen.errors import Conflict, InvalidRequest, LoragenError, RecipeInvalid, TaskNotFound
+from loragen.errors import (
+    Conflict,
+    InvalidRequest,
+    LoragenError,
+    RecipeInvalid,
+    RecipeMismatch,
+    TaskNotFound,
+)
 from loragen.leases import LEASE_SECONDS, hold, keep
 from loragen.recipe import Recipe
 from loragen.task import Measurement, RecipeRef, RefineOutcome, Task
 from loragen.wire import Probes, RefineReply, RefineRequest
 from server.compiler import recipe_lease
 from server.generator import Generator
+from server.memory import Resolved
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from server.shared import Shared
@@ -101,20 +109,17 @@ class Refinement:
         resolved = await self._resolver.resolve(task.tenant, task.id)
         if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
             resolved = await self._resolver.compile(resolved.task)
-        request = RefineRequest(
-            edge_model=task.edge_model,
-            prompt=task.prompt,
-            tools=task.tools,
-            probes=probes,
-            start=None if resolved.recipe is None else resolved.recipe.text,
-        )
-        start_id = None if resolved.recipe is None else resolved.recipe.id
         try:
-            reply = await generator.refine(request)
+            try:
+                reply = await generator.refine(_request(resolved, probes))
+            except RecipeMismatch:  # of a pool that is gone, which no request has met yet
+                resolved = await self._resolver.recompile(resolved)
+                reply = await generator.refine(_request(resolved, probes))
             recipe = _checked(reply)
         except LoragenError as error:
             failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))
             return await self._record(task, lambda stored: {"refine": failed})
+        start_id = None if resolved.recipe is None else resolved.recipe.id
         seconds = round(time.monotonic() - started, 3)
         return await self._record(
             task, lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds)
@@ -139,6 +144,17 @@ class Refinement:
             await self._recipes.delete(stored, stored.recipe)
         assert changed.refine is not None
         return changed.refine
+
+
+def _request(resolved: Resolved, probes: Probes) -> RefineRequest:
+    task, recipe = resolved.task, resolved.recipe
+    return RefineRequest(
+        edge_model=task.edge_model,
+        prompt=task.prompt,
+        tools=task.tools,
+        probes=probes,
+        start=None if recipe is None else recipe.text,
+    )
 
 
 def _judged(

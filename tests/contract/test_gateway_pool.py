@@ -109,6 +109,17 @@ def test_a_pool_that_changed_sets_the_task_back_until_it_is_refined_again(pooled
     assert said(pooled, task_id) == ("compiled", None)
 
 
+def test_a_refine_for_another_pool_begins_with_nothing(pooled: Gateway) -> None:
+    task_id = pooled.create(PROMPT)["id"]
+    refined(pooled, task_id)
+    pooled.worker.pool_id = pooled.generator.pool_id = OTHER_POOL
+    after = refined(pooled, task_id)
+    assert after["refine"]["status"] == "done"
+    assert pooled.generator.refines[-1].start is None
+    assert after["recipe"]["pool_id"] == OTHER_POOL
+    assert said(pooled, task_id) == ("compiled", None)
+
+
 def test_what_another_gateway_refined_for_the_pool_of_now_is_not_set_back(
     valkey: Valkey, namespace: str
 ) -> None:
