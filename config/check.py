@@ -22,12 +22,22 @@ def file_problems(settings: Settings) -> list[str]:
 def _missing(model: EdgeModelSettings) -> Iterator[str]:
     where = f"edge_models {model.name}"
     if not model.worker_urls:  # else its files are where its workers are
-        yield from (f"{where}: {line}" for line in _missing_edge(model))
+        yield from (f"{where}: {line}" for line in edge_problems(model))
     if model.generator is not None and not (model.generator / "config.json").is_file():
         yield f"{where}: generator: no config.json in {model.generator.absolute()}"
+    if model.pool is not None:
+        yield from (f"{where}: {line}" for line in _pool_problems(model.pool, model.model))
 
 
-def _missing_edge(model: EdgeModelSettings) -> Iterator[str]:
+def _pool_problems(pool: Path, folder: Path) -> Iterator[str]:
+    if not pool.is_file():
+        yield f"pool: no file {pool.absolute()}; `loragen bootstrap-pool` makes one"
+    elif pool.resolve().parent == folder.resolve():
+        yield f"pool: {pool.absolute()} is among the model's weights, and would be loaded as such"
+
+
+def edge_problems(model: EdgeModelSettings) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with an edge model's folder and templates."""
     folder = model.model.absolute()
     if not folder.exists() and _is_hub_id(model.model):
         yield (
@@ -74,14 +84,14 @@ def _missing_template(folder: Path, path: Path | None) -> Iterator[str]:
 
 
 def _missing_compiled_template(model: EdgeModelSettings) -> Iterator[str]:
-    if model.generator is None:
+    if model.pool_file is None:
         return
     try:
         own = OwnTemplate.load(model.model, model.chat_template)
         if compiled_template(own, model.model, model.compiled_template) is None:
             yield (
                 "compiled_template: the chat template is of no known family; name a Jinja file, or "
-                "leave generator out"
+                f"leave {'pool' if model.generator is None else 'generator'} out"
             )
     except ArtifactCorrupt as error:
         yield str(error)

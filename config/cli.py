@@ -1,4 +1,4 @@
-"""The `loragen` command: start everything, refine tasks, keep tenants, see the configuration."""
+"""The `loragen` command: start everything, refine, make a pool, keep tenants, see settings."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from config.bootstrap import make_pool
 from config.check import file_problems
 from config.command import Config, load, own_errors
 from config.load import load_settings
@@ -74,6 +75,40 @@ def refine(
     typer.echo(summary(outcome))
     if outcome["status"] == "failed":
         raise typer.Exit(1)
+
+
+@cli.command()
+def bootstrap_pool(
+    model: Annotated[Path, typer.Option(help="Folder of the Hugging Face model.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, such as pool.safetensors; not in that folder.")
+    ],
+    columns: Annotated[
+        int, typer.Option(help="Experts per linear, up to 256: more say more and cost more.")
+    ] = 64,
+    compiled_template: Annotated[
+        str | None,
+        typer.Option(help="As edge_models[].compiled_template, where that is set: family or file."),
+    ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="As edge_models[].chat_template, where that is set: a file.")
+    ] = None,
+) -> None:
+    """Make a pool for a model that nobody trained a generator for, from its own weights.
+
+    Name the file as edge_models[].pool: the model's tasks start in prompt mode, and each is
+    compiled when it is refined (loragen refine). Minutes for a model of a billion parameters, and
+    no GPU. Exit status: 2 wrong options, 3 wrong or missing model files.
+    """
+    with own_errors():
+        status = make_pool(
+            model,
+            out,
+            columns=columns,
+            compiled_choice=compiled_template,
+            chat_template=chat_template,
+        )
+    raise typer.Exit(status)
 
 
 @config_cli.command()

@@ -1,15 +1,18 @@
 """One edge model's part of the settings."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import AnyHttpUrl, Field
+from pydantic import AnyHttpUrl, Field, model_validator
 
 from config.section import Section
 
+POOL_FILE: Final = "pool.safetensors"
+"""The pool in a generator's folder."""
+
 
 class EdgeModelSettings(Section):
-    """One small model that answers, with its workers and, if it has one, its generator."""
+    """One small model that answers, with its workers and its generator or pool, if it has one."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$",
@@ -34,7 +37,13 @@ class EdgeModelSettings(Section):
     )
     generator: Path | None = Field(
         None,
-        description="Generator checkpoint folder. Without one the model serves prompt mode only.",
+        description="Generator checkpoint folder. Without one, and without a pool, the model "
+        "serves prompt mode only.",
+    )
+    pool: Path | None = Field(
+        None,
+        description="A pool without a generator, a file that `loragen bootstrap-pool` writes: "
+        "tasks start in prompt mode and are compiled by refining.",
     )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
@@ -94,7 +103,18 @@ class EdgeModelSettings(Section):
         return {name: self.port + index for index, name in enumerate(names)}
 
     @property
+    def pool_file(self) -> Path | None:
+        """The pool whose recipes the workers mix: the generator's, or the one of its own."""
+        return self.pool if self.generator is None else self.generator / POOL_FILE
+
+    @property
     def template_path(self) -> Path | None:
         """The file of the chat template; None where it stands in tokenizer_config.json."""
         own = self.model / "chat_template.jinja"
         return self.chat_template or (own if own.is_file() else None)
+
+    @model_validator(mode="after")
+    def _one_pool(self) -> Self:
+        if self.generator is not None and self.pool is not None:
+            raise ValueError("generator or pool, not both: a generator brings its own pool")
+        return self

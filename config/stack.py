@@ -65,7 +65,7 @@ class _Planner:
         admin_port = settings.server.admin_port or free_port(settings.server.admin_host)
         children = [
             *redis,
-            *([self._generator()] if has_local_generator(settings) else []),
+            *([self._router_service()] if has_local_router_service(settings) else []),
             *(
                 self._worker(model, name, port)
                 for model in local_workers(settings)
@@ -91,7 +91,7 @@ class _Planner:
         )
         return server.url, [child]
 
-    def _generator(self) -> ChildSpec:
+    def _router_service(self) -> ChildSpec:
         options = self._settings.generator
         return ChildSpec(
             name="router_service",
@@ -168,7 +168,7 @@ def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
         claims.append(PortClaim("server.admin_port", server.admin_host, server.admin_port))
     if server.metrics_port is not None:
         claims.append(PortClaim("server.metrics_port", server.host, server.metrics_port))
-    if has_local_generator(settings):
+    if has_local_router_service(settings):
         options = settings.generator
         claims.append(PortClaim("generator.port", options.host, options.port))
         if options.metrics_port is not None:
@@ -181,9 +181,9 @@ def port_claims(settings: Settings) -> tuple[PortClaim, ...]:
     return tuple(claims)
 
 
-def has_local_generator(settings: Settings) -> bool:
-    """Whether some edge model compiles, and with a generator on this machine."""
-    wanted = any(model.generator is not None for model in settings.edge_models)
+def has_local_router_service(settings: Settings) -> bool:
+    """Whether some edge model has a pool, and the router service is on this machine."""
+    wanted = any(model.pool_file is not None for model in settings.edge_models)
     url = settings.generator.url
     return wanted and (
         "url" not in settings.generator.model_fields_set
@@ -202,7 +202,7 @@ def local_workers(settings: Settings) -> list[EdgeModelSettings]:
 
 def generator_url(settings: Settings) -> str:
     """Return where the gateway finds the router service of this start."""
-    if has_local_generator(settings):
+    if has_local_router_service(settings):
         return local_url(settings.generator.host, settings.generator.port)
     return str(settings.generator.url).rstrip("/")
 

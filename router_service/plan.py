@@ -14,12 +14,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from config.edge_model import EdgeModelSettings
+from config.edge_model import POOL_FILE, EdgeModelSettings
 from config.settings import GeneratorSettings, Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import FAMILIES
 
-POOL_FILE: Final = "pool.safetensors"
 GENERATOR_FILES: Final = ("config.json", "generator.safetensors", POOL_FILE)
 
 logger = logging.getLogger(__name__)
@@ -43,8 +42,8 @@ class RefinerPlan:
     @property
     def pool(self) -> Path:
         """The pool file."""
-        assert self.model.generator is not None
-        return self.model.generator / POOL_FILE
+        assert self.model.pool_file is not None
+        return self.model.pool_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +63,32 @@ def plan_service(settings: Settings) -> ServicePlan:
     """Return all deployments that a configuration needs.
 
     Raises:
-        ConfigError, ArtifactCorrupt: see `plan_clouds`.
+        ConfigError: there is nothing to compile or refine with.
+        ArtifactCorrupt: see `plan_clouds` and `plan_refiners`.
     """
-    return ServicePlan(plan_clouds(settings), plan_refiners(settings))
+    plan = ServicePlan(plan_clouds(settings), plan_refiners(settings))
+    if not plan.clouds and not plan.refiners:
+        raise ConfigError(
+            "edge_models: none has a generator, or a pool and its model here, so there is nothing "
+            "to compile or refine with"
+        )
+    return plan
 
 
 def plan_refiners(settings: Settings) -> tuple[RefinerPlan, ...]:
     """Return a refiner for each edge model with a pool.
 
     An edge model that is not on this machine can be compiled for, but not refined.
+
+    Raises:
+        ArtifactCorrupt: a pool without a generator is missing.
     """
     models = []
     for model in settings.edge_models:
-        if model.generator is None:
+        if model.pool_file is None:
             continue
+        if model.pool is not None and not model.pool.is_file():
+            raise ArtifactCorrupt(f"edge model {model.name!r}: no pool {model.pool}")
         if (model.model / "config.json").is_file():
             models.append(model)
         else:
@@ -94,10 +105,9 @@ def plan_refiners(settings: Settings) -> tuple[RefinerPlan, ...]:
 
 
 def plan_clouds(settings: Settings) -> tuple[CloudPlan, ...]:
-    """Group the configured generators by their cloud model.
+    """Group the configured generators by their cloud model; none where no edge model has one.
 
     Raises:
-        ConfigError: no edge model has a generator.
         ArtifactCorrupt: a generator or cloud model file is missing or unreadable.
     """
     folders = {
@@ -105,8 +115,6 @@ def plan_clouds(settings: Settings) -> tuple[CloudPlan, ...]:
         for model in settings.edge_models
         if model.generator is not None
     }
-    if not folders:
-        raise ConfigError("edge_models: none has a generator, so there is nothing to compile with")
     by_cloud: dict[Path, dict[str, Path]] = {}
     for edge_model, folder in folders.items():
         by_cloud.setdefault(_cloud_folder(folder), {})[edge_model] = folder
@@ -139,6 +147,7 @@ def _with_absolute_paths(model: EdgeModelSettings) -> EdgeModelSettings:
     paths = {
         "model": model.model.resolve(),
         "generator": model.generator and model.generator.resolve(),
+        "pool": model.pool and model.pool.resolve(),
         "chat_template": model.chat_template and model.chat_template.resolve(),
         "compiled_template": choice,
     }

@@ -116,19 +116,21 @@ def build_app(
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
     recipes = RecipeTier(shared.store, keys)
-    generators = dict.fromkeys(_with_generator(settings), generator)
+    compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
+    refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
     memory = _memory(settings)
     compiler = Compiler(
-        generators,
+        dict.fromkeys(compiled, generator),
         shared,
         memory,
         recipes,
         timeout_seconds=settings.server.compile_timeout_seconds,
     )
     resolver = Resolver(memory, shared, recipes, compiler)
-    refinement = Refinement(generators, shared, recipes, resolver)
+    refiners = dict.fromkeys(refined, generator)
+    refinement = Refinement(refiners, shared, recipes, resolver)
     measuring = Measuring(
-        generators,
+        refiners,
         shared,
         resolver,
         refinement,
@@ -162,8 +164,8 @@ def build_app(
             resolver,
             dispatcher,
             keys,
-            compiled=_with_generator(settings),
-            measured=_with_generator(settings) if settings.server.measure else (),
+            compiled=compiled,
+            measured=compiled if settings.server.measure else (),
             max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
         ),
@@ -240,10 +242,6 @@ def _memory(settings: Settings) -> MemoryTier:
         max_bytes=settings.store.memory_bytes,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
-
-
-def _with_generator(settings: Settings) -> frozenset[str]:
-    return frozenset(model.name for model in settings.edge_models if model.generator is not None)
 
 
 def worker_client(settings: Settings) -> httpx.AsyncClient:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from typing import Final
 
 from loragen import metrics
 from loragen.errors import (
@@ -31,6 +32,11 @@ from server.shared import Shared
 
 logger = logging.getLogger(__name__)
 
+_UNTIL_REFINED: Final[frozenset[FallbackReason | None]] = frozenset(
+    {"no_generator", "worker_pool_mismatch"}
+)
+"""Why a task of a model without generator has no recipe; nothing but a refine changes it."""
+
 
 class Compiler:
     """Compiles one task at a time and puts the outcome where every request finds it."""
@@ -44,7 +50,7 @@ class Compiler:
         *,
         timeout_seconds: float,
     ) -> None:
-        """Take the generators by edge model; a model without one serves prompt mode only."""
+        """Take the generators by edge model; without one only a refine makes recipes."""
         self._generators = generators
         self._shared = shared
         self._memory = memory
@@ -59,15 +65,15 @@ class Compiler:
     async def compile(self, task: Task, *, refused: RecipeRef | None = None) -> Resolved:
         """Return the task with a recipe, or without one and with a reason.
 
-        A recipe that a worker has `refused` is compiled again.
+        A recipe that a worker has `refused` is compiled again, or dropped where nothing compiles.
 
         Raises:
             TaskNotFound: the task was deleted.
             StoreUnavailable: Redis is away.
         """
         generator = self._generators.get(task.edge_model)
-        if generator is None:
-            return await self._fall_back(task, "no_generator")
+        if generator is None and task.recipe is None and task.fallback_reason in _UNTIL_REFINED:
+            return Resolved(task, None)  # Redis knows it so already
         deadline = asyncio.get_running_loop().time() + self._timeout
         async with AsyncExitStack() as lease:
             try:
@@ -85,6 +91,10 @@ class Compiler:
                 metrics.COMPILE_COALESCED.inc()
                 self._memory.put(found, asked)
                 return found
+            if generator is None:
+                return await self._fall_back(
+                    stored, "no_generator" if refused is None else "worker_pool_mismatch"
+                )
             return await self._generate(stored, generator, deadline)
 
     async def _compiled_elsewhere(

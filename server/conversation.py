@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _FORGOTTEN: Final[frozenset[FallbackReason | None]] = frozenset(
     {
-        None, "no_generator", "prompt_too_long", "prompt_too_short", "requested", "operator_forced",
+        None, "prompt_too_long", "prompt_too_short", "requested", "operator_forced",
         "store_unavailable",
     }
 )  # fmt: skip

@@ -12,13 +12,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from loragen import metrics
-from loragen.errors import Conflict, InvalidRequest, LoragenError, RecipeInvalid, TaskNotFound
+from loragen.errors import (
+    Conflict,
+    InvalidRequest,
+    LoragenError,
+    RecipeInvalid,
+    RecipeMismatch,
+    TaskNotFound,
+)
 from loragen.leases import LEASE_SECONDS, hold, keep
 from loragen.recipe import Recipe
 from loragen.task import Measurement, RecipeRef, RefineOutcome, Task
 from loragen.wire import ProbeText, RefineReply, RefineRequest
 from server.compiler import recipe_lease
 from server.generator import Generator
+from server.memory import Resolved
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from server.shared import Shared
@@ -36,24 +44,30 @@ class Refinement:
         recipes: RecipeTier,
         resolver: Resolver,
     ) -> None:
-        """Take the generators by edge model; a model without one has no pool to refine on."""
+        """Take the generators by edge model; a model that is not among them has no pool."""
         self._generators = generators
         self._shared = shared
         self._recipes = recipes
         self._resolver = resolver
         self._running: set[asyncio.Task[None]] = set()
 
+    def covers(self, edge_model: str) -> bool:
+        """Whether tasks of an edge model can be refined."""
+        return edge_model in self._generators
+
     async def start(self, task: Task, probes: Sequence[ProbeText]) -> None:
         """Begin to refine a task on these probes; without any, on self-generated ones.
 
         Raises:
-            InvalidRequest: its edge model has no generator, and so no pool.
+            InvalidRequest: its edge model has no pool.
             GeneratorUnavailable: the generator does not answer.
             Conflict: it is being refined.
         """
         generator = self._generators.get(task.edge_model)
         if generator is None:
-            raise InvalidRequest(f"model {task.edge_model!r} has no generator: nothing to refine")
+            raise InvalidRequest(
+                f"model {task.edge_model!r} has neither generator nor pool: nothing to refine on"
+            )
         await generator.ping()
         token = secrets.token_hex(16)
         if not await self._shared.leases.acquire(
@@ -97,20 +111,17 @@ class Refinement:
         resolved = await self._resolver.resolve(task.tenant, task.id)
         if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
             resolved = await self._resolver.compile(resolved.task)
-        request = RefineRequest(
-            edge_model=task.edge_model,
-            prompt=task.prompt,
-            tools=task.tools,
-            probes=tuple(probes) or None,
-            start=None if resolved.recipe is None else resolved.recipe.text,
-        )
-        start_id = None if resolved.recipe is None else resolved.recipe.id
         try:
-            reply = await generator.refine(request)
+            try:
+                reply = await generator.refine(_request(resolved, probes))
+            except RecipeMismatch:  # of a pool that is gone, which no request has met yet
+                resolved = await self._resolver.recompile(resolved)
+                reply = await generator.refine(_request(resolved, probes))
             recipe = _checked(reply)
         except LoragenError as error:
             failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))
             return await self._record(task, lambda stored: {"refine": failed})
+        start_id = None if resolved.recipe is None else resolved.recipe.id
         seconds = round(time.monotonic() - started, 3)
         return await self._record(
             task, lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds)
@@ -135,6 +146,17 @@ class Refinement:
             await self._recipes.delete(stored, stored.recipe)
         assert changed.refine is not None
         return changed.refine
+
+
+def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
+    task, recipe = resolved.task, resolved.recipe
+    return RefineRequest(
+        edge_model=task.edge_model,
+        prompt=task.prompt,
+        tools=task.tools,
+        probes=tuple(probes) or None,
+        start=None if recipe is None else recipe.text,
+    )
 
 
 def _judged(

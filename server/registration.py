@@ -145,7 +145,9 @@ async def _describe(request: TaskFields, parts: Services, owner: str, task_id: s
 
 async def _refuse_unservable(task: Task, parts: Services) -> None:
     limit = parts.dispatcher.info(task.edge_model).max_model_len
-    hopeless = task.fallback_reason in ("prompt_too_long", "no_generator")
+    hopeless = task.fallback_reason == "prompt_too_long" or (
+        task.fallback_reason == "no_generator" and not parts.refinement.covers(task.edge_model)
+    )  # a refiner may read more than the workers do
     if not hopeless or task.prompt_tokens < limit:
         return
     await remove(task, parts)

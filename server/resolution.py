@@ -113,6 +113,8 @@ async def _of_system_text(
     found = await parts.auto.resolve(owner, model, prompt, tools, wait=wait)
     if isinstance(found, Resolved):
         return resolution.using(found)
+    if found == "no_generator":  # auto mode never has a recipe of it: nothing to remember
+        resolution = replace(resolution, conversation=None)
     return resolution.without_recipe(found)
 
 

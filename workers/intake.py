@@ -99,5 +99,5 @@ class NoIntake:
         Raises:
             RecipeInvalid: always.
         """
-        raise RecipeInvalid("this worker's edge model has no generator, so it mixes no recipes")
+        raise RecipeInvalid("this worker's edge model has no pool, so it mixes no recipes")
         yield

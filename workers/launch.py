@@ -22,8 +22,6 @@ from loragen.template import CompiledTemplate
 from workers.plugin import installed_vllm, require_supported_vllm
 from workers.spec import WorkerSpec
 
-POOL_FILE: Final = "pool.safetensors"
-
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     # Both entry points of ours and no other: naming them also keeps vLLM's LoRA resolvers out.
     "VLLM_PLUGINS": "loragen,loragen_api",
@@ -56,7 +54,7 @@ class Launch:
 
         Raises:
             ConfigError: unsupported vLLM, or an open address without a secret.
-            ArtifactCorrupt: the model's or the generator's files are missing.
+            ArtifactCorrupt: the model's files or its pool are missing.
         """
         require_supported_vllm()
         if settings.worker_secret is None and not _is_loopback(host):
@@ -98,22 +96,22 @@ def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
         raise ArtifactCorrupt(f"edge model {model.name!r}: no config.json in {model.model}")
     own = OwnTemplate.load(model.model, model.chat_template)
     compiled = _compiled_template(model, own)
-    if model.generator is None or compiled is None:
+    pool = model.pool_file
+    if pool is None or compiled is None:
         return WorkerSpec(model.name, own.hash)
-    pool = model.generator / POOL_FILE
     if not pool.is_file():
-        raise ArtifactCorrupt(f"edge model {model.name!r}: no {POOL_FILE} in {model.generator}")
+        raise ArtifactCorrupt(f"edge model {model.name!r}: no pool {pool}")
     return WorkerSpec(model.name, compiled.hash, pool)
 
 
 def _compiled_template(model: EdgeModelSettings, own: OwnTemplate) -> CompiledTemplate | None:
-    if model.generator is None:
+    if model.pool_file is None:
         return None
     compiled = compiled_template(own, model.model, model.compiled_template)
     if compiled is None:
         raise ConfigError(
             f"edge model {model.name!r}: its chat template is of no family whose compiled template "
-            "we know: set compiled_template, or serve it without generator, in prompt mode"
+            "we know: set compiled_template, or serve it without generator or pool, in prompt mode"
         )
     return compiled
 
@@ -170,7 +168,7 @@ def _tool_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
 
 
 def _recipe_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
-    if model.generator is None:
+    if model.pool_file is None:
         return ()
     # As many slots as requests in a batch: vLLM's limit of adapters per step never binds.
     return ("--enable-lora", f"--max-loras={model.max_num_seqs}", "--max-lora-rank=8")

@@ -15,7 +15,7 @@ CONFIG_KEY: Final = "loragen"
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """The edge model and, where it has a generator, the pool whose recipes are mixed.
+    """The edge model and, where it has one, the pool whose recipes are mixed.
 
     `pool_id` is None until the pool file was read and found to belong to the edge model.
     """

@@ -152,7 +152,7 @@ def _capacity_problems(cluster: Mapping[str, Any], settings: Settings | None) ->
         cpus = (group.get("rayStartParams") or {}).get("num-cpus", "0")
         offered += float(cpus) * group.get("replicas", group.get("minReplicas", 0))
     options = settings.generator
-    refiners = sum(model.generator is not None for model in settings.edge_models)
+    refiners = sum(model.pool_file is not None for model in settings.edge_models)
     if offered < options.replicas * options.threads + refiners * options.refine_threads:
         yield (
             f"the worker groups offer {offered:g} CPUs, but generator.replicas x threads is "
@@ -162,7 +162,7 @@ def _capacity_problems(cluster: Mapping[str, Any], settings: Settings | None) ->
 
 
 def _url_problems(settings: Settings, services: list[Object]) -> Iterator[str]:
-    if not any(model.generator is not None for model in settings.edge_models):
+    if not any(model.pool_file is not None for model in settings.edge_models):
         return
     url = settings.generator.url
     name = (url.host or "").partition(".")[0].removesuffix(_SERVICE_SUFFIX)

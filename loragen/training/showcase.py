@@ -30,8 +30,6 @@ from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import MIN_FIDELITY
 
 SHOWN: Final = (PERSONA, SENTIMENT, JSON)
-MENDED: Final = PERSONA
-"""Of this family some recipes carry too little in one pass: four values in each."""
 _CANDIDATES: Final = 200
 
 _CARD: Final = """\
@@ -95,8 +93,8 @@ class Stage:
             spec=RefineSpec(),
         )
 
-    def is_mended(self, prompt: str) -> bool:
-        """Whether a prompt's recipe is measured to be worth too little, and a refined one is not.
+    def mended_answer(self, prompt: str, question: str) -> str | None:
+        """Answer under a prompt's refined recipe, if its first is worth too little and this is not.
 
         As the router service would find it, which draws the same probes.
         """
@@ -104,12 +102,16 @@ class Stage:
         try:
             first = self._refiner.measure(prompt, None, recipe).fidelity
             if first.score is None or first.score >= MIN_FIDELITY:
-                return False
+                return None
             lesson = self._refiner.lesson(prompt, None, start=recipe)
         except InvalidRequest:  # too few different messages to measure it on
-            return False
-        (gates,) = self._refiner.fit([lesson])
-        return (self._refiner.examine(lesson, gates).after.score or 0.0) >= MIN_FIDELITY
+            return None
+        refined = self._refiner.examine(lesson, *self._refiner.fit([lesson]))
+        if (refined.after.score or 0.0) < MIN_FIDELITY:
+            return None
+        gates = stack_gates([refined.recipe], self.generator.head.pool_id, self.generator.pool)
+        chat = [{"role": "user", "content": question}]
+        return self._decode(self._edge.generate(self._ids([chat]), gates))[0]
 
     def compiled_answers(self, prompt: str, questions: list[str]) -> list[str]:
         """Answer under the prompt's recipe."""
@@ -148,18 +150,20 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
 
 
 def _find_refined(stage: Stage) -> dict[str, str]:
-    """Return an unseen prompt whose recipe is not good enough until it is refined."""
+    """Return a prompt of an unseen family whose recipe is not good enough until it is refined.
+
+    The answer is the one that the model gives with the prompt in context, right or not: a recipe
+    can do what the prompt does and no more.
+    """
     for index in range(_CANDIDATES):
-        prompt = DEMO.draw(MENDED, Split.UNSEEN_PROMPTS, index)
-        turn = prompt.ask(Random(f"show/{index}"))
-        is_followed = stage.prompted_answer(prompt.text, turn.question) == turn.answer
-        if is_followed and stage.is_mended(prompt.text):
-            return {
-                "system_prompt": prompt.text,
-                "question": turn.question,
-                "answer": turn.answer,
-            }
-    raise RuntimeError(f"no prompt of family {MENDED.name} needs refining")
+        prompt = DEMO.draw(DEMO.unseen[index % len(DEMO.unseen)], Split.UNSEEN_FAMILIES, index)
+        if len(prompt.text) > 140:
+            continue
+        question = prompt.ask(Random(f"show/{index}")).question
+        answer = stage.prompted_answer(prompt.text, question)
+        if stage.mended_answer(prompt.text, question) == answer:
+            return {"system_prompt": prompt.text, "question": question, "answer": answer}
+    raise RuntimeError("no prompt of an unseen family needs refining")
 
 
 def _find_too_long(examples: list[dict[str, str]], stage: Stage) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tests.fakes.gateway import (
     tenant_keys,
 )
 from tests.fakes.live import wait_until
+from tests.fakes.stub_generator import recipe_of
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -147,6 +148,16 @@ def test_a_pool_that_changed_takes_the_refined_recipe_with_it(gate: Gateway) -> 
     assert task["recipe"]["pool_id"] == "00" * 32
     assert (task["fidelity"], task["measured"]) == (None, False)
     assert refined(gate, task_id)["fidelity"] == 0.9
+
+
+def test_a_refine_for_another_pool_begins_with_what_is_compiled_for_it(gate: Gateway) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    gate.worker.pool_id = gate.generator.pool_id = "00" * 32
+    after = refined(gate, task_id)
+    assert (after["refine"]["status"], after["recipe"]["pool_id"]) == ("done", "00" * 32)
+    start = gate.generator.refines[-1].start
+    assert start == recipe_of(PROMPT, pool_id="00" * 32).text
+    assert recipe_used(gate, task_id) == after["recipe"]["id"]
 
 
 def test_a_measured_recipe_that_is_compiled_again_is_still_measured(

@@ -30,8 +30,14 @@ START_SECONDS = 300.0
 class Stack:
     """A running `loragen up` with its own ports and state."""
 
-    def __init__(self, folder: Path, *more_models: dict[str, Any], workers: int = 1) -> None:
-        """Start the demo's edge model, and more models, which come without their ports."""
+    def __init__(
+        self,
+        folder: Path,
+        *more_models: dict[str, Any],
+        workers: int = 1,
+        first: dict[str, Any] | None = None,
+    ) -> None:
+        """Start the demo's edge model, or `first` instead, and more models; none has a port yet."""
         self.state = folder / "state"
         self.port, generator_port, *ports = free_ports(3 + len(more_models))
         self.generator_metrics_port, *more_ports = ports
@@ -44,7 +50,7 @@ class Stack:
             "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [
-                demo_model() | {"port": worker_port, "workers": workers},
+                (first or demo_model()) | {"port": worker_port, "workers": workers},
                 *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
             ],
         }

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from loragen.errors import GeneratorUnavailable
+from loragen.errors import GeneratorUnavailable, RecipeMismatch
 from loragen.recipe import Level, Recipe
 from loragen.tools import compile_text
 from loragen.wire import (
@@ -103,6 +103,8 @@ class StubGenerator:
             await asyncio.sleep(0.001)
         if self.refine_error is not None:
             raise self.refine_error
+        if request.start is not None and Recipe.from_text(request.start).pool_id != self.pool_id:
+            raise RecipeMismatch("the start is of another pool")
         recipe = recipe_of(f"refined {request.prompt} {len(self.refines)}", pool_id=self.pool_id)
         before, after = self.fidelities
         return RefineReply(

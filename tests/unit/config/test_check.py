@@ -97,6 +97,20 @@ def test_a_generator_needs_a_compiled_template(folder: Path) -> None:
     assert problems(folder, generator=generator) == ""
 
 
+def test_a_pool_is_a_file_beside_the_model_and_needs_a_compiled_template(folder: Path) -> None:
+    pool = folder.parent / "pool.safetensors"
+    assert "`loragen bootstrap-pool` makes one" in problems(
+        folder, pool=pool, compiled_template="qwen3"
+    )
+    pool.touch()
+    assert problems(folder, pool=pool, compiled_template="qwen3") == ""
+    assert "leave pool out" in problems(folder, pool=pool)
+    (folder / "compiled_template.jinja").write_text(TEMPLATE)
+    assert problems(folder, pool=pool) == ""
+    among = pool.rename(folder / "pool.safetensors")
+    assert "among the model's weights" in problems(folder, pool=among)
+
+
 def test_a_hub_id_is_told_how_to_become_a_folder() -> None:
     assert "hf download org/model --local-dir" in problems(Path("org/model"))
 

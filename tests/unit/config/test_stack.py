@@ -35,6 +35,13 @@ def test_one_worker_per_edge_model_and_a_generator_only_if_one_compiles(tmp_path
     assert names(both) == ["redis", "router_service", "worker org/a", "worker b", "server"]
 
 
+def test_a_pool_without_a_generator_needs_the_router_service_too(tmp_path: Path) -> None:
+    settings = Settings(edge_models=(MODEL.model_copy(update={"pool": Path("p")}),))
+    stack = plan(tmp_path, settings)
+    assert names(stack) == ["redis", "router_service", "worker org/a", "server"]
+    assert "generator.port" in [claim.setting for claim in port_claims(settings)]
+
+
 def test_what_is_elsewhere_is_not_started(tmp_path: Path) -> None:
     settings = Settings(
         edge_models=(COMPILED, REMOTE),

@@ -414,6 +414,12 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         lambda c: c.configure("ray_address: auto", "ray_address: auto\n  replicas: 4"),
         "RayService router-service: the worker groups offer 2 CPUs",
     ),
+    "too few CPUs for the refiners": (
+        lambda c: c.configure(
+            "generator:\n  url", "  - {name: second, model: /m, pool: /p}\ngenerator:\n  url"
+        ),
+        "generator.replicas x threads is 1 x 1, and 2 refiners take 1 each",
+    ),
     "generators on loopback": (
         lambda c: c.configure("  ray_address: auto\n", ""),
         "RayService router-service: .*generator.ray_address is not set",

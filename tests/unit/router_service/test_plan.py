@@ -47,7 +47,10 @@ def test_cloud_models_of_one_name_get_deployments_of_their_own(tmp_path: Path) -
 
 def test_nothing_to_compile_with_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="edge_models"):
-        plan_clouds(settings(one=None))
+        plan_service(settings(one=None))
+    elsewhere = EdgeModelSettings(name="one", model=Path("m"), pool=pool_file(tmp_path))
+    with pytest.raises(ConfigError, match="edge_models"):
+        plan_service(Settings(edge_models=(elsewhere,)))
 
 
 @pytest.mark.parametrize("name", GENERATOR_FILES)
@@ -71,6 +74,12 @@ def test_an_unreadable_generator_is_named(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(ArtifactCorrupt, match="names no cloud model"):
         plan_clouds(settings(one=folder))
+
+
+def pool_file(folder: Path) -> Path:
+    path = folder / "pool.safetensors"
+    path.touch()
+    return path
 
 
 def edge(folder: Path) -> Path:
@@ -102,3 +111,20 @@ def test_edge_models_that_are_here_and_have_a_pool_get_a_refiner(
     assert second.model.compiled_template == str(Path("own.jinja").resolve())
     assert caplog.records[-1].edge_model == "gone"  # type: ignore[attr-defined]
     assert plan_service(settings).cpus(settings.generator) == 1 + 2 * 2
+
+
+def test_a_pool_without_a_generator_gets_a_refiner_and_nothing_that_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool, model = pool_file(tmp_path), edge(tmp_path / "edge")
+    one = EdgeModelSettings(name="one", model=model, pool=Path("pool.safetensors"))
+    told = Settings(edge_models=(one,))
+    plan = plan_service(told)
+    assert plan.clouds == ()
+    (refiner,) = plan.refiners
+    assert (refiner.deployment, refiner.pool) == ("refiner-one", pool)
+    assert plan.cpus(told.generator) == 1
+    pool.unlink()
+    with pytest.raises(ArtifactCorrupt, match="no pool"):
+        plan_service(told)

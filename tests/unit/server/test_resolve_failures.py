@@ -10,8 +10,10 @@ from loragen.errors import (
     Overloaded,
     PromptTooLong,
 )
-from loragen.task import Policy
-from tests.contract.store_contract import TENANT
+from loragen.recipe import Recipe
+from loragen.task import Policy, RecipeRef
+from server.memory import Resolved
+from tests.contract.store_contract import REF, TENANT
 from tests.fakes.resolving import Bench, metric
 from tests.fakes.stub_generator import recipe_of, reply_of
 
@@ -19,6 +21,11 @@ from tests.fakes.stub_generator import recipe_of, reply_of
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+def ref_of(recipe: Recipe) -> RecipeRef:
+    fields = {"bytes": len(recipe.data), "pool_id": recipe.pool_id}
+    return REF.model_copy(update={"id": recipe.id, **fields})
 
 
 @pytest.mark.parametrize("length", [0, 20, 60])
@@ -109,6 +116,36 @@ async def test_without_a_generator_a_model_serves_the_prompt() -> None:
     assert (await bench.resolve()).task.fallback_reason == "no_generator"
     bench.age()
     assert (await bench.resolve()).recipe is None
+
+
+async def test_without_a_generator_a_known_fallback_costs_no_lease_and_no_write() -> None:
+    bench = Bench(has_generator=False)
+    await bench.register()
+    first = await bench.resolve()
+    bench.leases.is_away = True
+    bench.age()
+    assert (await bench.resolve()).task == first.task
+    await bench.settle()
+    assert await bench.stored() == first.task
+
+
+async def test_without_a_generator_a_recipe_that_workers_refuse_is_dropped_but_no_later_one() -> (
+    None
+):
+    bench = Bench(has_generator=False)
+    old, new = recipe_of("old"), recipe_of("new", pool_id="00" * 32)
+    task = await bench.register(status="ready", recipe=ref_of(old), refined=old.data)
+    held = await bench.resolve()
+    assert held.recipe == old
+    later = task.model_copy(update={"recipe": ref_of(new), "refined": new.data})
+    await bench.store.update(later)  # by a gateway whose word was lost
+    assert (await bench.resolver.recompile(held)).recipe == new
+    assert await bench.stored() == later
+    fallen = await bench.resolver.recompile(Resolved(later, new))
+    assert fallen.recipe is None
+    stored = await bench.stored()
+    assert (stored.status, stored.fallback_reason) == ("fallback", "worker_pool_mismatch")
+    assert (stored.recipe, stored.refined) == (None, b"")
 
 
 async def test_a_task_that_forbids_a_fallback_is_failed(bench: Bench) -> None:

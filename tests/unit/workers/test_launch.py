@@ -53,6 +53,16 @@ def test_a_model_with_a_generator_gets_as_many_slots_as_requests_in_a_batch(fold
     assert spec.pool == folder / "generator" / "pool.safetensors"
 
 
+def test_a_pool_without_a_generator_is_served_as_a_generators_is(folder: Path) -> None:
+    pool = folder / "generator" / "pool.safetensors"
+    launch, of_generator = plan(edge(folder, pool=pool)), plan(edge(folder, generator=pool.parent))
+    assert launch == of_generator
+    pool.unlink()
+    for fields in ({"pool": pool}, {"generator": pool.parent}):
+        with pytest.raises(ArtifactCorrupt, match="no pool"):
+            plan(edge(folder, **fields))
+
+
 def test_a_model_without_generator_is_served_without_lora(folder: Path) -> None:
     launch = plan(edge(folder))
     assert "--enable-lora" not in launch.arguments
