@@ -150,20 +150,18 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
 
 
 def _find_refined(stage: Stage) -> dict[str, str]:
-    """Return a prompt of an unseen family whose recipe is not good enough until it is refined.
-
-    The answer is the one that the model gives with the prompt in context, right or not: a recipe
-    can do what the prompt does and no more.
-    """
-    for index in range(_CANDIDATES):
-        prompt = DEMO.draw(DEMO.unseen[index % len(DEMO.unseen)], Split.UNSEEN_FAMILIES, index)
-        if len(prompt.text) > 140:
-            continue
-        question = prompt.ask(Random(f"show/{index}")).question
-        answer = stage.prompted_answer(prompt.text, question)
-        if stage.mended_answer(prompt.text, question) == answer:
-            return {"system_prompt": prompt.text, "question": question, "answer": answer}
-    raise RuntimeError("no prompt of an unseen family needs refining")
+    """Return a prompt in unseen wording whose recipe is not good enough until it is refined."""
+    for index in range(2 * _CANDIDATES):
+        prompt = DEMO.draw(DEMO.seen[index % len(DEMO.seen)], Split.UNSEEN_WORDINGS, index)
+        turn = prompt.ask(Random(f"show/{index}"))
+        is_followed = stage.prompted_answer(prompt.text, turn.question) == turn.answer
+        if is_followed and stage.mended_answer(prompt.text, turn.question) == turn.answer:
+            return {
+                "system_prompt": prompt.text,
+                "question": turn.question,
+                "answer": turn.answer,
+            }
+    raise RuntimeError("no prompt needs refining")
 
 
 def _find_too_long(examples: list[dict[str, str]], stage: Stage) -> dict[str, str]:
