@@ -22,7 +22,7 @@ from loragen.method.generator import Generator
 from loragen.redis_store import RedisStore
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
-from loragen.task import RecipeRef, Task
+from loragen.task import Measurement, RecipeRef, Task
 
 
 def main(
@@ -114,6 +114,7 @@ async def put(store: RedisStore, keys: TenantKeys, generator: Generator, prompt:
             prompt_tokens=100,
             recipe=ref,
             compile_seconds=0.01,
+            measurement=Measurement.of(recipe.id, fidelity=0.98765, agreement=0.9375, probes=16),
         )
     )
     return len(recipe.data)

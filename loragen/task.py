@@ -3,7 +3,7 @@
 Prompt and tools never change; the state does, and so may the recipe.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,8 @@ FallbackReason = Literal[
     "operator_forced",
 ]
 
+
+_MEASURED_DIGITS: Final = 16
 
 PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 """Reasons that asking the generator again cannot mend."""
@@ -71,7 +73,8 @@ class Measurement(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    recipe_id: Digest
+    recipe: str
+    """The first digits of the recipe's id; all 64 would be a twentieth of what a task costs."""
     fidelity: float | None
     """None where the prompt has no effect on the probes, or where `failure` says why."""
     agreement: float | None = None
@@ -79,6 +82,29 @@ class Measurement(BaseModel):
     probes: int | None = None
     failure: str | None = None
     """The code of the error for which it cannot be measured."""
+
+    @classmethod
+    def of(
+        cls,
+        recipe_id: str,
+        *,
+        fidelity: float | None = None,
+        agreement: float | None = None,
+        probes: int | None = None,
+        failure: str | None = None,
+    ) -> Self:
+        """Return the measurement of a recipe, rounded to four places."""
+        return cls(
+            recipe=recipe_id[:_MEASURED_DIGITS],
+            fidelity=None if fidelity is None else round(fidelity, 4),
+            agreement=None if agreement is None else round(agreement, 4),
+            probes=probes,
+            failure=failure,
+        )
+
+    def is_of(self, recipe_id: str) -> bool:
+        """Whether it is of this recipe."""
+        return recipe_id.startswith(self.recipe)
 
 
 class RefineOutcome(BaseModel):
@@ -128,7 +154,7 @@ class TaskRecord(BaseModel):
         if self.recipe is None or self.measurement is None:
             return None
         # A recipe that was compiled again is the same one, or it is not measured.
-        return self.measurement if self.measurement.recipe_id == self.recipe.id else None
+        return self.measurement if self.measurement.is_of(self.recipe.id) else None
 
     @property
     def withheld(self) -> FallbackReason | None:

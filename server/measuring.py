@@ -145,12 +145,12 @@ class Measuring:
             raise  # not a property of the task: another try may do better
         except LoragenError as error:
             logger.warning("recipe not measured", extra={"task_id": task.id, "code": error.code})
-            return Measurement(recipe_id=recipe.id, fidelity=None, failure=error.code)
+            return Measurement.of(recipe.id, failure=error.code)
         if reply.does_harm:
             metrics.NEGATIVE_TRANSFER.inc()
             logger.warning("recipe does harm", extra={"task_id": task.id})
-        return Measurement(
-            recipe_id=recipe.id,
+        return Measurement.of(
+            recipe.id,
             fidelity=reply.fidelity,
             agreement=reply.agreement,
             probes=reply.probes,
@@ -168,7 +168,7 @@ class Measuring:
             stored = await self._shared.store.get(task.tenant, task.id)
             if stored is None:
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-            if stored.recipe is None or stored.recipe.id != measurement.recipe_id:
+            if stored.recipe is None or not measurement.is_of(stored.recipe.id):
                 return None
             changed = stored.model_copy(update={"measurement": measurement})
             if not await self._shared.store.update(changed):

@@ -196,9 +196,7 @@ def _judged(
 def _measurement(
     recipe_id: str, fidelity: float, agreement: float, reply: RefineReply
 ) -> Measurement:
-    return Measurement(
-        recipe_id=recipe_id, fidelity=fidelity, agreement=agreement, probes=reply.held_out
-    )
+    return Measurement.of(recipe_id, fidelity=fidelity, agreement=agreement, probes=reply.held_out)
 
 
 def _count(outcome: RefineOutcome, *, seconds: float) -> None:

@@ -46,7 +46,7 @@ class StoreContract:
         task = task_of(
             0, policy=Policy(fallback="error"), min_fidelity=0.5, recipe=REF,
             status="ready", compile_seconds=0.25, tools=TOOLS, refined=b"\x00\xff refined",
-            measurement=Measurement(recipe_id=REF.id, fidelity=0.9),
+            measurement=Measurement.of(REF.id, fidelity=0.9),
             refine=RefineOutcome(status="done", probes=8, fidelity_after=0.9),
             probes=({"input": "Ünïcode?"}, {"input": "Two?", "output": "2"}), needs_measure=True,
         )  # fmt: skip

@@ -28,7 +28,7 @@ def test_flushed_recipes_are_compiled_again(stack: Stack, example: Example) -> N
         client.delete(key)
     stack.forget_memory()
     assert answers(stack, example, task_id) == "compiled"
-    assert len(list(client.scan_iter("*:recipe:*"))) == 1
+    assert len(list(client.scan_iter("*:recipe:*"))) >= 1  # others are measured meanwhile
 
 
 def test_without_the_generator_tasks_serve_and_new_prompts_fall_back(

@@ -19,7 +19,7 @@ def shown(stack: Stack, task_id: str) -> dict[str, Any]:
 
 def test_a_good_recipe_is_measured_to_be_good(stack: Stack) -> None:
     example = EXAMPLES["works"][0]
-    task_id = stack.create(example["system_prompt"] + " Be kind.")["id"]
+    task_id = stack.create(example["system_prompt"] + " Be kind.", min_fidelity=0.8)["id"]
     wait_until(lambda: shown(stack, task_id)["measured"], PATIENCE)
     task = shown(stack, task_id)
     assert task["fidelity"] >= 0.8
@@ -28,7 +28,7 @@ def test_a_good_recipe_is_measured_to_be_good(stack: Stack) -> None:
 
 def test_one_worth_too_little_is_refined_and_then_serves(stack: Stack) -> None:
     example = EXAMPLES["refined"]
-    task_id = stack.create(example["system_prompt"])["id"]
+    task_id = stack.create(example["system_prompt"], min_fidelity=0.8)["id"]
     wait_until(lambda: (shown(stack, task_id)["refine"] or {}).get("status") == "done", PATIENCE)
     task = shown(stack, task_id)
     assert task["refine"]["fidelity_before"] < task["refine"]["fidelity_after"]
@@ -42,6 +42,6 @@ def test_with_probes_of_its_own_a_task_is_ready_once_it_is_measured(stack: Stack
     example = EXAMPLES["works"][1]
     items = ("fox", "table", "drum", "saw", "hat", "cake", "lamp", "sofa")
     probes = [{"input": f"My {item} was terrible."} for item in items]
-    task = stack.create(example["system_prompt"] + " Thank you.", probes=probes)
+    task = stack.create(example["system_prompt"] + " Thank you.", probes=probes, min_fidelity=0.8)
     assert task["measured"], task
     assert (task["status"] == "ready") is (task["fidelity"] >= task["min_fidelity"])
