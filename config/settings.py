@@ -175,6 +175,16 @@ class AutoSettings(Section):
     )
 
 
+class LimitSettings(Section):
+    """Limits of tenants; how high they are is set per tenant, through the admin API."""
+
+    when_store_is_down: Literal["allow", "refuse"] = Field(
+        "allow",
+        description="While Redis does not answer, let requests of limited tenants in uncounted, or "
+        "refuse them with 503.",
+    )
+
+
 class LogSettings(Section):
     """Logging of every process."""
 
@@ -211,6 +221,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     server: ServerSettings = ServerSettings()
     auto: AutoSettings = AutoSettings()
+    limits: LimitSettings = LimitSettings()
     logs: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -8,6 +8,10 @@ import typer
 
 from config.admin import Admin
 from config.command import Config, load, own_errors
+from loragen.errors import ConfigError
+from loragen.limits import Limits
+
+LIMITS: Final = tuple(Limits.model_fields)
 
 tenants_cli = typer.Typer(no_args_is_help=True)
 keys_cli = typer.Typer(no_args_is_help=True)
@@ -52,13 +56,20 @@ def set_tenant(
             "--force-prompt/--no-force-prompt", help="Serve without recipes, or with them again."
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help=f"NAME=NUMBER, or NAME=none; may be repeated. {', '.join(LIMITS)}."),
+    ] = None,
     url: Url = None,
     config: Config = None,
 ) -> None:
     """Change what is given of a tenant."""
-    given = {"force_prompt": force_prompt}
     with own_errors():
-        body = {name: value for name, value in given.items() if value is not None}
+        body: dict[str, Any] = {}
+        if force_prompt is not None:
+            body["force_prompt"] = force_prompt
+        if limit:
+            body["limits"] = dict(map(_limit, limit))
         _show(_admin(config, url).patch(f"/tenants/{tenant}", body))
 
 
@@ -122,6 +133,13 @@ def revoke_key(
 def _admin(config: Config, url: str | None) -> Admin:
     settings, _ = load(config)
     return Admin.of(settings, url)
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    name, _, value = text.partition("=")
+    if name not in LIMITS or not (value.isdigit() or value == "none"):
+        raise ConfigError(f"--limit {text}: give NAME=NUMBER or NAME=none, of {', '.join(LIMITS)}")
+    return name, None if value == "none" else int(value)
 
 
 def _show(answer: dict[str, Any]) -> None:

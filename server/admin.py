@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loragen.api_key import ApiKey, KeyRecord
 from loragen.errors import Conflict, LoragenError, NotFound, Unauthorized
+from loragen.limits import Limits
 from loragen.tenants import Tenant, TenantId
 from server.authentication import bearer_token
 from server.body_limit import BodyLimit
@@ -41,12 +42,14 @@ class CreateTenantRequest(ApiRequest):
 
     id: TenantId
     force_prompt: bool = False
+    limits: Limits = Limits()
 
 
 class ChangeTenantRequest(ApiRequest):
-    """`PATCH /admin/tenants/{tenant}`: what is not given stays."""
+    """`PATCH /admin/tenants/{tenant}`: what is not given stays; a limit of null is none."""
 
     force_prompt: bool = False
+    limits: Limits = Limits()
 
 
 class CreateKeyRequest(ApiRequest):
@@ -58,7 +61,7 @@ class CreateKeyRequest(ApiRequest):
 @router.post("/tenants", status_code=201)
 async def create_tenant(request: CreateTenantRequest, parts: Parts) -> dict[str, Any]:
     """Make a tenant, which has no key yet."""
-    tenant = Tenant(**request.model_dump(), created_at=int(time.time()))
+    tenant = Tenant.model_validate({**request.model_dump(), "created_at": int(time.time())})
     if not await parts.tenants.create(tenant):
         raise Conflict(f"there is a tenant {request.id!r}", param="id")
     return _tenant_object(tenant)

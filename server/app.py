@@ -28,6 +28,7 @@ from server.dispatch import Dispatcher
 from server.drain import DrainMiddleware
 from server.entrance import Entrance
 from server.envelope import Envelope
+from server.gatekeeper import Gatekeeper
 from server.generator import Generator, HttpGenerator
 from server.health import Health
 from server.http_errors import install_error_handlers
@@ -114,6 +115,11 @@ def build_app(
         entries=settings.store.memory_entries,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
+    gatekeeper = Gatekeeper(
+        shared.limiter,
+        is_open_without_store=settings.limits.when_store_is_down == "allow",
+        retry_seconds=settings.store.memory_ttl_seconds,
+    )
     recipes = RecipeTier(shared.store, keys)
     generators = dict.fromkeys(_with_generator(settings), generator)
     resolver = _resolver(settings, shared, generators, recipes)
@@ -145,13 +151,15 @@ def build_app(
             compiled=_with_generator(settings),
             max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
+            take_compile=lambda owner: gatekeeper.take_compile(authenticator.tenant(owner)),
         ),
         conversations=ConversationRule(
             shared.conversations, keys, seconds=settings.auto.conversation_seconds
         ),
         switch=settings.auto.switch,
         sightings=shared.sightings,
-        authenticator=authenticator,
+        tenant=authenticator.tenant,
+        gatekeeper=gatekeeper,
     )
 
     @asynccontextmanager
@@ -165,6 +173,7 @@ def build_app(
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),
+            asyncio.create_task(gatekeeper.renew_forever()),
         ]
         yield
         await _end(watching)
@@ -188,7 +197,7 @@ def build_app(
         max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
-    app.add_middleware(Entrance, authenticator=authenticator)
+    app.add_middleware(Entrance, authenticator=authenticator, gatekeeper=gatekeeper)
     app.add_middleware(Envelope)
     return app
 

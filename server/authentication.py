@@ -47,7 +47,7 @@ class Authenticator:
         self._ttl = ttl_seconds
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._without_recipes: set[str] = set()
+        self._seen: dict[str, Tenant] = {}
 
     async def authenticate(self, authorization: str) -> Tenant:
         """Return the tenant of a request by its header, empty where it has none.
@@ -71,9 +71,9 @@ class Authenticator:
             raise Unauthorized("the API key is not valid")
         return bearer.tenant
 
-    def forces_prompt(self, tenant: str) -> bool:
-        """Whether a tenant whose request was let in is served in prompt mode alone."""
-        return tenant in self._without_recipes
+    def tenant(self, tenant: str) -> Tenant:
+        """Return a tenant as it was when a request of it was last let in."""
+        return self._seen.get(tenant) or Tenant(id=tenant, created_at=0)
 
     def forget(self, tenant: str, task_id: str) -> None:
         """Forget the keys of a tenant that changed; changes of its tasks do not matter here."""
@@ -100,8 +100,7 @@ class Authenticator:
             bearer, asked = known.bearer, self._clock()
         self._known.pop(key_id, None)
         if bearer is not None and bearer.key.is_valid(time.time()):
-            change = set.add if bearer.tenant.force_prompt else set.discard
-            change(self._without_recipes, bearer.tenant.id)
+            self._seen[bearer.tenant.id] = bearer.tenant
             self._known[key_id] = _Known(bearer, asked + self._ttl)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)

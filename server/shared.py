@@ -9,8 +9,10 @@ from loragen.erasure import Erasure, RedisErasure
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
+from loragen.limits import Limiter
 from loragen.names import Names
 from loragen.redis_client import connect
+from loragen.redis_limiter import RedisLimiter
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
 from loragen.redis_tenants import RedisTenants
@@ -31,6 +33,7 @@ class Shared:
     conversations: Conversations
     tenants: Tenants
     erasure: Erasure
+    limiter: Limiter
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -69,6 +72,7 @@ class Shared:
             conversations=conversations,
             tenants=RedisTenants(client, namespace=options.namespace),
             erasure=RedisErasure(client, namespace=options.namespace),
+            limiter=RedisLimiter(client, namespace=options.namespace),
         )
 
     async def close(self) -> None:

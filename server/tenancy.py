@@ -39,12 +39,14 @@ class Tenancy:
         return found
 
     async def change(self, tenant: str, fields: Mapping[str, Any]) -> Tenant:
-        """Change some fields of a tenant and return it.
+        """Change some fields of a tenant, and some of its limits, and return it.
 
         Raises:
             NotFound: there is none of that id.
         """
-        changed = (await self.get(tenant)).model_copy(update=dict(fields))
+        known = await self.get(tenant)
+        limits = known.limits.model_copy(update=fields.get("limits", {}))
+        changed = known.model_copy(update={**fields, "limits": limits})
         if not await self.tenants.update(changed):
             raise NotFound(f"no tenant {tenant!r}", param="tenant")
         await self._tell(tenant)

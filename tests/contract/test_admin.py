@@ -82,6 +82,19 @@ def test_tenants_are_made_listed_changed_and_shown(admin: AdminApi) -> None:
     assert admin.http.get(path).json() == changed
 
 
+def test_limits_are_set_one_by_one_and_taken_away(admin: AdminApi) -> None:
+    made = admin.create_tenant(limits={"tasks": 5, "requests_per_minute": 9})
+    path = "/admin/tenants/acme"
+    assert (made["limits"]["tasks"], made["limits"]["tokens_per_minute"]) == (5, None)
+    changed = admin.http.patch(path, json={"limits": {"tasks": None, "prompt_bytes": 10}}).json()
+    assert changed["limits"] == {**made["limits"], "tasks": None, "prompt_bytes": 10}
+    assert admin.http.patch(path, json={"force_prompt": True}).json()["limits"] == changed["limits"]
+    for wrong in ({"colour": 1}, {"tasks": -1}, {"tokens_per_minute": 0}, {"tasks": "many"}):
+        reply = admin.http.patch(path, json={"limits": wrong})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == f"limits.{next(iter(wrong))}"
+
+
 @pytest.mark.parametrize("tenant", ["", "A", "a b", "a:b", "a*", "-a", "a" * 64, "ä"])
 def test_an_id_that_could_not_be_part_of_a_key_is_refused(admin: AdminApi, tenant: str) -> None:
     reply = admin.http.post("/admin/tenants", json={"id": tenant})

@@ -14,6 +14,7 @@ from tests.fakes.memory_conversations import MemoryConversations
 from tests.fakes.memory_erasure import MemoryErasure
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_limiter import MemoryLimiter
 from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_sightings import MemorySightings
 from tests.fakes.memory_store import MemoryStore
@@ -40,5 +41,6 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         conversations=MemoryConversations(),
         tenants=MemoryTenants(),
         erasure=erasure,
+        limiter=MemoryLimiter(),
     )
     return replace(fakes, **parts)
