@@ -6,6 +6,7 @@ others get a 503, as nobody knows them or not. A key that is not good is asked f
 it unknown, revoked or expired: answers, and the time they take, do not tell these apart.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -48,6 +49,7 @@ class Authenticator:
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._seen: dict[str, Tenant] = {}
+        self._asking: dict[str, asyncio.Task[Bearer | None]] = {}
 
     async def authenticate(self, authorization: str) -> Tenant:
         """Return the tenant of a request by its header, empty where it has none.
@@ -80,6 +82,7 @@ class Authenticator:
         if task_id == WHOLE_TENANT:
             for key_id in [k for k, known in self._known.items() if _owner(known) == tenant]:
                 del self._known[key_id]
+            self._asking.clear()  # what is asked for may be answered as it was before
 
     async def follow(self, invalidations: Invalidations) -> None:
         """Forget what is changed anywhere, until cancelled."""
@@ -90,6 +93,20 @@ class Authenticator:
         if known is not None and self._clock() < known.fresh_until:
             self._known.move_to_end(key_id)
             return known.bearer
+        asking = self._asking.get(key_id)
+        if asking is None:  # however many requests show a key at once, it is asked for once
+            asking = asyncio.create_task(self._ask(key_id, known))
+            self._asking[key_id] = asking
+            asking.add_done_callback(lambda done: self._asked(key_id, done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, key_id: str, done: asyncio.Task[Bearer | None]) -> None:
+        if self._asking.get(key_id) is done:
+            del self._asking[key_id]
+        if not done.cancelled():
+            done.exception()  # read, or asyncio complains where nobody waits any more
+
+    async def _ask(self, key_id: str, known: _Known | None) -> Bearer | None:
         asked = self._clock()
         try:
             bearer = await self._tenants.find(key_id)
@@ -98,6 +115,8 @@ class Authenticator:
                 raise
             # For another time to live, so that not every request waits for a dead Redis.
             bearer, asked = known.bearer, self._clock()
+        if self._asking.get(key_id) is not asyncio.current_task():
+            return bearer  # something changed since it was asked
         self._known.pop(key_id, None)
         if bearer is not None and bearer.key.is_valid(time.time()):
             self._seen[bearer.tenant.id] = bearer.tenant
