@@ -185,6 +185,14 @@ class LimitSettings(Section):
     )
 
 
+class UsageSettings(Section):
+    """What tenants were served."""
+
+    keep_days: int = Field(
+        400, ge=1, le=400, description="Days that usage is kept for `GET /v1/usage`."
+    )
+
+
 class LogSettings(Section):
     """Logging of every process."""
 
@@ -222,6 +230,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     auto: AutoSettings = AutoSettings()
     limits: LimitSettings = LimitSettings()
+    usage: UsageSettings = UsageSettings()
     logs: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -73,6 +73,21 @@ def set_tenant(
         _show(_admin(config, url).patch(f"/tenants/{tenant}", body))
 
 
+@tenants_cli.command("usage")
+def export_usage(
+    since: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD of UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day; default: today.")] = None,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Print what all tenants were served, a line of JSON for each day, mode and task."""
+    with own_errors():
+        given = {"since": since, "until": until}
+        query = {name: day for name, day in given.items() if day is not None}
+        for line in _admin(config, url).lines("/usage", query):
+            typer.echo(line)
+
+
 @tenants_cli.command("delete")
 def delete_tenant(
     tenant: TenantArgument,

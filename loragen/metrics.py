@@ -108,6 +108,10 @@ LIMITS_UNCHECKED = Counter(
     "loragen_limits_unchecked_total",
     "Requests of limited tenants that were let in uncounted, because Redis did not answer.",
 )
+USAGE_LOST = Counter(
+    "loragen_usage_lost_total",
+    "Requests that are missing in the usage of tenants: more waited to be written than is kept.",
+)
 WORKER_UP = Gauge(
     "loragen_worker_up",
     "1 while a worker answers this gateway's probes, else 0.",

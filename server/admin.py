@@ -8,20 +8,22 @@ import hmac
 import time
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loragen.api_key import ApiKey, KeyRecord
 from loragen.errors import Conflict, LoragenError, NotFound, Unauthorized
 from loragen.limits import Limits
-from loragen.tenants import Tenant, TenantId
+from loragen.tenants import OPEN_TENANT, Tenant, TenantId
 from server.authentication import bearer_token
 from server.body_limit import BodyLimit
 from server.envelope import Envelope
 from server.http_errors import error_response, install_error_handlers
 from server.requests import ApiRequest
 from server.tenancy import Tenancy
+from server.usage import UsageQuery
 
 router = APIRouter(prefix="/admin")
 
@@ -123,6 +125,15 @@ async def revoke_key(tenant: str, key_id: str, parts: Parts) -> dict[str, Any]:
     """Revoke a key, in all gateways within two seconds."""
     await parts.revoke(tenant, key_id)
     return {"id": key_id, "object": "key", "revoked": True}
+
+
+@router.get("/usage")
+async def export_usage(query: Annotated[UsageQuery, Query()], parts: Parts) -> Response:
+    """Return what all tenants were served, a line of JSON for each day, mode and task."""
+    since, until = query.days
+    tenants = [tenant.id for tenant in await parts.tenants.all()]
+    lines = parts.usage_lines(sorted({OPEN_TENANT, *tenants}), since=since, until=until)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 class AdminEntrance:

@@ -15,7 +15,7 @@ from loragen import __version__, metrics
 from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from server import exposition, generation, names, responses, system, tasks, transfer
+from server import exposition, generation, names, responses, system, tasks, transfer, usage
 from server.admin import build_admin
 from server.authentication import Authenticator
 from server.auto import Auto
@@ -42,6 +42,7 @@ from server.shared import Shared
 from server.store_watch import watch_store
 from server.tenancy import Tenancy
 from server.transport import Transport
+from server.usage_meter import UsageMeter
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
 _ADMIN_SECRET_CHARS: Final = 16
@@ -120,6 +121,7 @@ def build_app(
         is_open_without_store=settings.limits.when_store_is_down == "allow",
         retry_seconds=settings.store.memory_ttl_seconds,
     )
+    meter = UsageMeter(shared.usage)
     recipes = RecipeTier(shared.store, keys)
     generators = dict.fromkeys(_with_generator(settings), generator)
     resolver = _resolver(settings, shared, generators, recipes)
@@ -160,6 +162,8 @@ def build_app(
         sightings=shared.sightings,
         tenant=authenticator.tenant,
         gatekeeper=gatekeeper,
+        usage=shared.usage,
+        usage_meter=meter,
     )
 
     @asynccontextmanager
@@ -174,9 +178,11 @@ def build_app(
             asyncio.create_task(services.resolver.follow_invalidations()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),
             asyncio.create_task(gatekeeper.renew_forever()),
+            asyncio.create_task(meter.flush_forever()),
         ]
         yield
         await _end(watching)
+        await meter.close()
         await services.refinement.close()
         await services.resolver.close()
         await workers.aclose()
@@ -186,7 +192,7 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
-    for part in (names, transfer, tasks, generation, responses, system):
+    for part in (names, transfer, tasks, generation, responses, usage, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
@@ -197,7 +203,7 @@ def build_app(
         max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
-    app.add_middleware(Entrance, authenticator=authenticator, gatekeeper=gatekeeper)
+    app.add_middleware(Entrance, authenticator=authenticator, gatekeeper=gatekeeper, meter=meter)
     app.add_middleware(Envelope)
     return app
 

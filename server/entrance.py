@@ -8,6 +8,7 @@ from loragen.errors import LoragenError
 from server.authentication import Authenticator
 from server.gatekeeper import Gatekeeper
 from server.http_errors import error_response
+from server.usage_meter import UsageMeter
 from server.visit import Visit
 
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/version", "/metrics"})
@@ -18,11 +19,17 @@ class Entrance:
     """Pure ASGI middleware: finds the tenant, and counts, before anything else is read."""
 
     def __init__(
-        self, app: ASGIApp, *, authenticator: Authenticator, gatekeeper: Gatekeeper
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        gatekeeper: Gatekeeper,
+        meter: UsageMeter,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._gatekeeper = gatekeeper
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -44,4 +51,5 @@ class Entrance:
             else:
                 await self._app(scope, receive, sending)
         finally:
+            self._meter.count(visit)
             await visit.leave()

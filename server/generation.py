@@ -134,6 +134,7 @@ async def _send(
         if answer.status_code != 200:
             raise refusal(answer, has_recipe=planned.recipe is not None)
         planned.provenance.count()
+        tally.served = (model, planned.provenance)
         if request.stream:
             events = tallied(
                 relay(answer.aiter_bytes(), planned.provenance, watch),

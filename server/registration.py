@@ -11,6 +11,7 @@ from server.memory import Resolved
 from server.prompt_tokens import count_prompt_tokens
 from server.requests import TaskFields
 from server.services import Services
+from server.usage_meter import today
 
 _SETTINGS: Final = frozenset({"policy", "min_fidelity"})
 
@@ -81,6 +82,7 @@ async def remove(task: Task, parts: Services) -> None:
     was_there = await parts.store.delete(task.tenant, task.id)
     await parts.names.forget_task(task.tenant, task.id)
     await parts.sightings.forget(task.tenant, task.id)
+    await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
     await parts.resolver.invalidate(task)
     if task.recipe is not None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))

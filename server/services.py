@@ -13,6 +13,7 @@ from loragen.names import Names
 from loragen.sightings import Sightings
 from loragen.store import Store
 from loragen.tenants import Tenant
+from loragen.usage import Usage
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
@@ -20,6 +21,7 @@ from server.gatekeeper import Gatekeeper
 from server.name_memory import NameMemory
 from server.refinement import Refinement
 from server.resolve import Resolver
+from server.usage_meter import UsageMeter
 from server.visit import Visit
 
 
@@ -45,6 +47,8 @@ class Services:
     tenant: Callable[[str], Tenant]
     """The record of a tenant whose request was let in."""
     gatekeeper: Gatekeeper
+    usage: Usage
+    usage_meter: UsageMeter
 
     def forces_prompt(self, owner: str, model: str) -> bool:
         """Whether the operator forces prompt mode for an edge model, or for a tenant."""

@@ -19,6 +19,7 @@ from loragen.redis_tenants import RedisTenants
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
 from loragen.tenants import Tenants
+from loragen.usage import RedisUsage, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Shared:
     tenants: Tenants
     erasure: Erasure
     limiter: Limiter
+    usage: Usage
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -73,6 +75,9 @@ class Shared:
             tenants=RedisTenants(client, namespace=options.namespace),
             erasure=RedisErasure(client, namespace=options.namespace),
             limiter=RedisLimiter(client, namespace=options.namespace),
+            usage=RedisUsage(
+                client, namespace=options.namespace, keep_days=settings.usage.keep_days
+            ),
         )
 
     async def close(self) -> None:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from server.answer import Provenance
+
 _CHARS_PER_TOKEN: Final = 4
 """Of English text in common vocabularies; a guess that usage puts right."""
 _COMPLETION_TOKENS: Final = 16
@@ -50,6 +52,8 @@ class Tally:
     generated_tokens: int = 0
     is_known: bool = False
     """False while nobody can say what a worker has done."""
+    served: tuple[str, Provenance] | None = None
+    """The edge model that serves the request, and how."""
 
     def expect(self, prompt_tokens: int) -> None:
         """Guess what a worker will read."""
@@ -73,6 +77,7 @@ class Tally:
     def void(self) -> None:
         """Note that no worker has done anything."""
         self.prompt_tokens, self.generated_tokens, self.is_known = 0, 0, True
+        self.served = None
 
 
 async def tallied(

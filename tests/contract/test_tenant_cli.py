@@ -108,6 +108,13 @@ def test_keys_are_made_listed_and_revoked(admin: AdminApi) -> None:
     assert not [key for key in keys if key.rpartition("_")[2] in "\n".join(listed("acme"))]
 
 
+def test_usage_is_exported_by_the_line(admin: AdminApi) -> None:
+    assert done("tenants", "usage") == ""
+    assert done("tenants", "usage", "--since", "2026-01-01", "--until", "2026-01-31") == ""
+    result = run("tenants", "usage", "--since", "yesterday")
+    assert (result.exit_code, "since" in result.output) == (1, True)
+
+
 def listed(tenant: str) -> list[str]:
     return done("keys", "list", "--tenant", tenant).splitlines()
 
