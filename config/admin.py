@@ -54,25 +54,40 @@ class Admin:
         self.post("/tenants", {"id": tenant})
         return True
 
+    def lines(self, path: str, query: dict[str, str]) -> list[str]:
+        """Return the lines of an export."""
+        return self._ask("GET", path, query=query).text.splitlines()
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer: dict[str, Any] = self._ask(method, path, body=body).json()
+        return answer
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None = None,
+        query: dict[str, str] | None = None,
+    ) -> httpx.Response:
         headers = {"authorization": f"Bearer {self._secret}"}
+        url = f"{self._url}/admin{path}"
         try:
             reply = httpx.request(
-                method,
-                f"{self._url}/admin{path}",
-                json=body,
-                headers=headers,
-                timeout=_ANSWER_SECONDS,
+                method, url, json=body, params=query, headers=headers, timeout=_ANSWER_SECONDS
             )
         except httpx.HTTPError as error:
             raise LoragenError(f"the admin API at {self._url} does not answer") from error
-        try:
-            answer: dict[str, Any] = reply.json()
-        except ValueError as error:
-            raise LoragenError(f"{self._url} answered {reply.status_code}") from error
         if reply.is_error:
-            raise LoragenError(answer["error"]["message"])
-        return answer
+            raise LoragenError(_reason(reply))
+        return reply
+
+
+def _reason(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{reply.url} answered {reply.status_code}"
 
 
 def _address(settings: Settings) -> str:

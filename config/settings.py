@@ -197,6 +197,24 @@ class AutoSettings(Section):
     )
 
 
+class LimitSettings(Section):
+    """Limits of tenants; how high they are is set per tenant, through the admin API."""
+
+    when_store_is_down: Literal["allow", "refuse"] = Field(
+        "allow",
+        description="While Redis does not answer, let requests of limited tenants in uncounted, or "
+        "refuse them with 503.",
+    )
+
+
+class UsageSettings(Section):
+    """What tenants were served."""
+
+    keep_days: int = Field(
+        400, ge=1, le=400, description="Days that usage is kept for `GET /v1/usage`."
+    )
+
+
 class LogSettings(Section):
     """Logging of every process."""
 
@@ -233,6 +251,8 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     server: ServerSettings = ServerSettings()
     auto: AutoSettings = AutoSettings()
+    limits: LimitSettings = LimitSettings()
+    usage: UsageSettings = UsageSettings()
     logs: LogSettings = LogSettings()
 
     @model_validator(mode="after")

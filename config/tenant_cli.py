@@ -8,6 +8,10 @@ import typer
 
 from config.admin import Admin
 from config.command import Config, load, own_errors
+from loragen.errors import ConfigError
+from loragen.limits import Limits
+
+LIMITS: Final = tuple(Limits.model_fields)
 
 tenants_cli = typer.Typer(no_args_is_help=True)
 keys_cli = typer.Typer(no_args_is_help=True)
@@ -52,14 +56,36 @@ def set_tenant(
             "--force-prompt/--no-force-prompt", help="Serve without recipes, or with them again."
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help=f"NAME=NUMBER, or NAME=none; may be repeated. {', '.join(LIMITS)}."),
+    ] = None,
     url: Url = None,
     config: Config = None,
 ) -> None:
     """Change what is given of a tenant."""
-    given = {"force_prompt": force_prompt}
     with own_errors():
-        body = {name: value for name, value in given.items() if value is not None}
+        body: dict[str, Any] = {}
+        if force_prompt is not None:
+            body["force_prompt"] = force_prompt
+        if limit:
+            body["limits"] = dict(map(_limit, limit))
         _show(_admin(config, url).patch(f"/tenants/{tenant}", body))
+
+
+@tenants_cli.command("usage")
+def export_usage(
+    since: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD of UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day; default: today.")] = None,
+    url: Url = None,
+    config: Config = None,
+) -> None:
+    """Print what all tenants were served, a line of JSON for each day, mode and task."""
+    with own_errors():
+        given = {"since": since, "until": until}
+        query = {name: day for name, day in given.items() if day is not None}
+        for line in _admin(config, url).lines("/usage", query):
+            typer.echo(line)
 
 
 @tenants_cli.command("delete")
@@ -122,6 +148,13 @@ def revoke_key(
 def _admin(config: Config, url: str | None) -> Admin:
     settings, _ = load(config)
     return Admin.of(settings, url)
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    name, _, value = text.partition("=")
+    if name not in LIMITS or not (value.isdigit() or value == "none"):
+        raise ConfigError(f"--limit {text}: give NAME=NUMBER or NAME=none, of {', '.join(LIMITS)}")
+    return name, None if value == "none" else int(value)
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ LoragenError                       500 internal_error
 |  `- EdgeModelNotFound            404 model_not_found
 |- Conflict                        409 conflict
 |- RecipeMismatch                  409 pool_version_mismatch (internal: the gateway recompiles)
+|- LimitExceeded                   429 rate_limit_exceeded
 |- Overloaded                      503 overloaded
 |  `- QueueFull                    429 overloaded
 |- Unavailable                     503 unavailable
@@ -124,6 +125,14 @@ class RecipeMismatch(LoragenError):
     status = 409
     code = "pool_version_mismatch"
     type = "invalid_request_error"
+
+
+class LimitExceeded(LoragenError):
+    """The tenant asks for more than its limits allow; try again after `retry_after`, if given."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
 
 
 class Overloaded(LoragenError):

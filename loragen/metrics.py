@@ -4,6 +4,7 @@ from typing import Final, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from loragen.limits import Limit
 from loragen.task import FallbackReason
 
 _LATENCY_BUCKETS: Final = (
@@ -112,7 +113,18 @@ QUEUE_SECONDS = Histogram(
     buckets=_LATENCY_BUCKETS,
 )
 LIMITS_REJECTED = Counter(
-    "loragen_limits_rejected_total", "Requests refused with 429, by limit (queue).", ["limit"]
+    "loragen_limits_rejected_total",
+    "Requests refused with 429, by limit: queue of the workers, or requests, tokens, concurrency,"
+    " compiles, tasks of their tenant.",
+    ["limit"],
+)
+LIMITS_UNCHECKED = Counter(
+    "loragen_limits_unchecked_total",
+    "Requests of limited tenants that were let in uncounted, because Redis did not answer.",
+)
+USAGE_LOST = Counter(
+    "loragen_usage_lost_total",
+    "Requests that are missing in the usage of tenants: more waited to be written than is kept.",
 )
 WORKER_UP = Gauge(
     "loragen_worker_up",
@@ -130,7 +142,8 @@ def start_series() -> None:
     for tier in ("memory", "redis"):
         RECIPE_CACHE_HITS.labels(tier)
         RECIPE_CACHE_MISSES.labels(tier)
-    LIMITS_REJECTED.labels("queue")
+    for limit in ("queue", *get_args(Limit)):
+        LIMITS_REJECTED.labels(limit)
     for outcome in ("passed", "low", "failed"):
         MEASURES.labels(outcome)
     for outcome in ("done", "kept", "failed"):

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from loragen import store_scripts
 from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.limits import excess
 from loragen.redis_client import as_bytes, connect, mapped
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
@@ -66,8 +67,12 @@ class RedisStore:
         client = connect(url, timeout_seconds=timeout_seconds)
         return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
 
-    async def create(self, task: Task) -> bool:
-        """Write a new task; False, and nothing written, if it exists."""
+    async def create(self, task: Task, *, most: int | None = None) -> bool:
+        """Write a new task; False, and nothing written, if it exists.
+
+        Raises:
+            LimitExceeded: its tenant has `most` tasks.
+        """
         tools = dump_tools(task.tools) if task.tools else ""
         record = task.model_dump_json(exclude_defaults=True)
         async with mapped():
@@ -82,8 +87,11 @@ class RedisStore:
                     self._implicit_ttl if task.is_implicit else "",
                     task.refined,
                     dump_probes(task.probes) if task.probes else "",
+                    "" if most is None else most,
                 ],
             )
+        if written == -1:
+            raise excess("tasks", most or 0)
         return bool(written)
 
     async def get(self, tenant: str, task_id: str) -> Task | None:

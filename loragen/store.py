@@ -18,10 +18,13 @@ class Page:
 class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
-    async def create(self, task: Task) -> bool:
+    async def create(self, task: Task, *, most: int | None = None) -> bool:
         """Write a new task; False, and nothing written, if it exists.
 
         An implicit task gives way to one that is not.
+
+        Raises:
+            LimitExceeded: its tenant has `most` tasks, implicit ones and those of others apart.
         """
 
     async def get(self, tenant: str, task_id: str) -> Task | None:

@@ -3,10 +3,14 @@
 from typing import Final
 
 CREATE: Final = """
-local id, record, prompt, created_at, tools, implicit_ttl, refined, probes = unpack(ARGV)
+local id, record, prompt, created_at, tools, implicit_ttl = unpack(ARGV, 1, 6)
+local refined, probes, most = unpack(ARGV, 7)
 local ttl = redis.call('TTL', KEYS[1])
 local is_implicit, has_implicit = implicit_ttl ~= '', ttl >= 0
 if ttl ~= -2 and (is_implicit or not has_implicit) then return 0 end
+if most ~= '' and not is_implicit and redis.call('ZCARD', KEYS[2]) >= tonumber(most) then
+  return -1
+end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
 if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
 if refined ~= '' then redis.call('HSET', KEYS[1], 'refined', refined) end

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from loragen.api_key import KeyRecord
+from loragen.limits import Limits
 
 OPEN_TENANT: Final = "default"
 """Whose everything is while no key is asked for."""
@@ -23,6 +24,7 @@ class Tenant(BaseModel):
     created_at: int
     force_prompt: bool = False
     """Serve its tasks in prompt mode although they have recipes."""
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,22 @@ import hmac
 import time
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loragen.api_key import ApiKey, KeyRecord
 from loragen.errors import Conflict, LoragenError, NotFound, Unauthorized
-from loragen.tenants import Tenant, TenantId
+from loragen.limits import Limits
+from loragen.tenants import OPEN_TENANT, Tenant, TenantId
 from server.authentication import bearer_token
 from server.body_limit import BodyLimit
 from server.envelope import Envelope
 from server.http_errors import error_response, install_error_handlers
 from server.requests import ApiRequest
 from server.tenancy import Tenancy
+from server.usage import UsageQuery
 
 router = APIRouter(prefix="/admin")
 
@@ -41,12 +44,14 @@ class CreateTenantRequest(ApiRequest):
 
     id: TenantId
     force_prompt: bool = False
+    limits: Limits = Limits()
 
 
 class ChangeTenantRequest(ApiRequest):
-    """`PATCH /admin/tenants/{tenant}`: what is not given stays."""
+    """`PATCH /admin/tenants/{tenant}`: what is not given stays; a limit of null is none."""
 
     force_prompt: bool = False
+    limits: Limits = Limits()
 
 
 class CreateKeyRequest(ApiRequest):
@@ -58,7 +63,7 @@ class CreateKeyRequest(ApiRequest):
 @router.post("/tenants", status_code=201)
 async def create_tenant(request: CreateTenantRequest, parts: Parts) -> dict[str, Any]:
     """Make a tenant, which has no key yet."""
-    tenant = Tenant(**request.model_dump(), created_at=int(time.time()))
+    tenant = Tenant.model_validate({**request.model_dump(), "created_at": int(time.time())})
     if not await parts.tenants.create(tenant):
         raise Conflict(f"there is a tenant {request.id!r}", param="id")
     return _tenant_object(tenant)
@@ -120,6 +125,15 @@ async def revoke_key(tenant: str, key_id: str, parts: Parts) -> dict[str, Any]:
     """Revoke a key, in all gateways within two seconds."""
     await parts.revoke(tenant, key_id)
     return {"id": key_id, "object": "key", "revoked": True}
+
+
+@router.get("/usage")
+async def export_usage(query: Annotated[UsageQuery, Query()], parts: Parts) -> Response:
+    """Return what all tenants were served, a line of JSON for each day, mode and task."""
+    since, until = query.days
+    tenants = [tenant.id for tenant in await parts.tenants.all()]
+    lines = parts.usage_lines(sorted({OPEN_TENANT, *tenants}), since=since, until=until)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
 class AdminEntrance:

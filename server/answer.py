@@ -28,6 +28,8 @@ Mode = Literal["compiled", "prompt", "hybrid", "base"]
 
 _ABORTED: Final = b'"finish_reason":"abort"'
 """How vLLM ends an answer when it has to end itself; quotes in a text would be escaped."""
+_NO_TEXT: Final = b'"choices":[]'
+"""In the chunk that brings the usage, which is no token of the answer."""
 _RECIPE_CODES: Final = frozenset({RecipeInvalid.code, RecipeMismatch.code})
 _CONTEXT_HINTS: Final = ("maximum context length", "max_model_len", "longer than the maximum")
 
@@ -128,7 +130,8 @@ async def relay(
                 lost = WorkerUnavailable("the worker failed while answering")
                 break
             else:
-                watch.chunk()
+                if _NO_TEXT not in event:
+                    watch.chunk()
                 if b'"usage":{' in event:
                     event = _json(with_usage(json.loads(event), provenance))
             yield b"data: " + event + b"\n\n"

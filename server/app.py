@@ -15,7 +15,7 @@ from loragen import __version__, metrics
 from loragen.drain import Drain
 from loragen.errors import ConfigError
 from loragen.keys import TenantKeys, parse_master_secret
-from server import exposition, generation, names, responses, system, tasks, transfer
+from server import exposition, generation, names, responses, system, tasks, transfer, usage
 from server.admin import build_admin
 from server.authentication import Authenticator
 from server.auto import Auto
@@ -28,6 +28,7 @@ from server.dispatch import Dispatcher
 from server.drain import DrainMiddleware
 from server.entrance import Entrance
 from server.envelope import Envelope
+from server.gatekeeper import Gatekeeper
 from server.generator import Generator, HttpGenerator
 from server.health import Health
 from server.http_errors import install_error_handlers
@@ -42,6 +43,7 @@ from server.shared import Shared
 from server.store_watch import watch_store
 from server.tenancy import Tenancy
 from server.transport import Transport
+from server.usage_meter import UsageMeter
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
 _ADMIN_SECRET_CHARS: Final = 16
@@ -115,6 +117,12 @@ def build_app(
         entries=settings.store.memory_entries,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )
+    gatekeeper = Gatekeeper(
+        shared.limiter,
+        is_open_without_store=settings.limits.when_store_is_down == "allow",
+        retry_seconds=settings.store.memory_ttl_seconds,
+    )
+    meter = UsageMeter(shared.usage)
     recipes = RecipeTier(shared.store, keys)
     compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
     refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
@@ -168,13 +176,17 @@ def build_app(
             measured=compiled if settings.server.measure else (),
             max_prompt_bytes=settings.server.max_prompt_bytes,
             settings=settings.auto,
+            take_compile=lambda owner: gatekeeper.take_compile(authenticator.tenant(owner)),
         ),
         conversations=ConversationRule(
             shared.conversations, keys, seconds=settings.auto.conversation_seconds
         ),
         switch=settings.auto.switch,
         sightings=shared.sightings,
-        authenticator=authenticator,
+        tenant=authenticator.tenant,
+        gatekeeper=gatekeeper,
+        usage=shared.usage,
+        usage_meter=meter,
     )
 
     @asynccontextmanager
@@ -188,10 +200,13 @@ def build_app(
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),
+            asyncio.create_task(gatekeeper.renew_forever()),
+            asyncio.create_task(meter.flush_forever()),
         ]
         yield
         await _end(watching)
         await services.measuring.close()
+        await meter.close()
         await services.refinement.close()
         await services.resolver.close()
         await workers.aclose()
@@ -201,7 +216,7 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
-    for part in (names, transfer, tasks, generation, responses, system):
+    for part in (names, transfer, tasks, generation, responses, usage, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
@@ -212,7 +227,7 @@ def build_app(
         max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
-    app.add_middleware(Entrance, authenticator=authenticator)
+    app.add_middleware(Entrance, authenticator=authenticator, gatekeeper=gatekeeper, meter=meter)
     app.add_middleware(Envelope)
     return app
 

@@ -6,6 +6,7 @@ others get a 503, as nobody knows them or not. A key that is not good is asked f
 it unknown, revoked or expired: answers, and the time they take, do not tell these apart.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,7 +48,8 @@ class Authenticator:
         self._ttl = ttl_seconds
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._without_recipes: set[str] = set()
+        self._seen: dict[str, Tenant] = {}
+        self._asking: dict[str, asyncio.Task[Bearer | None]] = {}
 
     async def authenticate(self, authorization: str) -> Tenant:
         """Return the tenant of a request by its header, empty where it has none.
@@ -71,15 +73,16 @@ class Authenticator:
             raise Unauthorized("the API key is not valid")
         return bearer.tenant
 
-    def forces_prompt(self, tenant: str) -> bool:
-        """Whether a tenant whose request was let in is served in prompt mode alone."""
-        return tenant in self._without_recipes
+    def tenant(self, tenant: str) -> Tenant:
+        """Return a tenant as it was when a request of it was last let in."""
+        return self._seen.get(tenant) or Tenant(id=tenant, created_at=0)
 
     def forget(self, tenant: str, task_id: str) -> None:
         """Forget the keys of a tenant that changed; changes of its tasks do not matter here."""
         if task_id == WHOLE_TENANT:
             for key_id in [k for k, known in self._known.items() if _owner(known) == tenant]:
                 del self._known[key_id]
+            self._asking.clear()  # what is asked for may be answered as it was before
 
     async def follow(self, invalidations: Invalidations) -> None:
         """Forget what is changed anywhere, until cancelled."""
@@ -90,6 +93,20 @@ class Authenticator:
         if known is not None and self._clock() < known.fresh_until:
             self._known.move_to_end(key_id)
             return known.bearer
+        asking = self._asking.get(key_id)
+        if asking is None:  # however many requests show a key at once, it is asked for once
+            asking = asyncio.create_task(self._ask(key_id, known))
+            self._asking[key_id] = asking
+            asking.add_done_callback(lambda done: self._asked(key_id, done))
+        return await asyncio.shield(asking)
+
+    def _asked(self, key_id: str, done: asyncio.Task[Bearer | None]) -> None:
+        if self._asking.get(key_id) is done:
+            del self._asking[key_id]
+        if not done.cancelled():
+            done.exception()  # read, or asyncio complains where nobody waits any more
+
+    async def _ask(self, key_id: str, known: _Known | None) -> Bearer | None:
         asked = self._clock()
         try:
             bearer = await self._tenants.find(key_id)
@@ -98,10 +115,11 @@ class Authenticator:
                 raise
             # For another time to live, so that not every request waits for a dead Redis.
             bearer, asked = known.bearer, self._clock()
+        if self._asking.get(key_id) is not asyncio.current_task():
+            return bearer  # something changed since it was asked
         self._known.pop(key_id, None)
         if bearer is not None and bearer.key.is_valid(time.time()):
-            change = set.add if bearer.tenant.force_prompt else set.discard
-            change(self._without_recipes, bearer.tenant.id)
+            self._seen[bearer.tenant.id] = bearer.tenant
             self._known[key_id] = _Known(bearer, asked + self._ttl)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)

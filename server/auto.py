@@ -9,10 +9,10 @@ listed; it has the id that `POST /v1/tasks` gives the same prompt.
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from config.settings import AutoSettings
-from loragen.errors import LoragenError, StoreUnavailable, TaskNotFound
+from loragen.errors import LimitExceeded, LoragenError, StoreUnavailable, TaskNotFound
 from loragen.keys import TenantKeys
 from loragen.task import FallbackReason, Task
 from loragen.tools import Tools, canonical_tools
@@ -39,10 +39,12 @@ class Auto:
         measured: Collection[str],
         max_prompt_bytes: int,
         settings: AutoSettings,
+        take_compile: Callable[[str], Awaitable[None]],
     ) -> None:
         """Take the edge models that have a generator as `compiled`.
 
         Of those also in `measured`, recipes that nobody asked for are measured before their use.
+        `take_compile` counts a compile for a tenant, and raises LimitExceeded if it has none left.
         """
         self._shared = shared
         self._resolver = resolver
@@ -52,6 +54,11 @@ class Auto:
         self._measured = measured
         self._max_bytes = max_prompt_bytes
         self._settings = settings
+        self._take_compile = take_compile
+
+    def compiles(self, model: str) -> bool:
+        """Whether an edge model has a generator."""
+        return model in self._compiled
 
     async def resolve(
         self, tenant: str, model: str, prompt: str, tools: Tools = (), *, wait: bool
@@ -85,6 +92,7 @@ class Auto:
         )
 
     async def _compile(self, tenant: str, model: str, prompt: str, tools: Tools) -> Resolved:
+        await self._take_compile(tenant)
         tokens = await count_prompt_tokens(self._dispatcher, model, prompt, tools)
         task = await self._create(tenant, model, prompt, tools, tokens=tokens)
         return await self._resolver.compile(task)
@@ -107,6 +115,10 @@ class Auto:
         if tokens < self._settings.min_prompt_tokens:
             return "prompt_too_short"
         if not await self._shared.sightings.spend(tenant, task_id):
+            return "budget_spent"
+        try:
+            await self._take_compile(tenant)
+        except LimitExceeded:
             return "budget_spent"
         task = await self._create(
             tenant, model, prompt, tools, tokens=tokens, needs_measure=model in self._measured

@@ -6,18 +6,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loragen.errors import LoragenError
 from server.authentication import Authenticator
+from server.gatekeeper import Gatekeeper
 from server.http_errors import error_response
+from server.usage_meter import UsageMeter
+from server.visit import Visit
 
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/version", "/metrics"})
 """For probes, balancers and Prometheus, which hold no tenant's key."""
 
 
 class Entrance:
-    """Pure ASGI middleware: finds the tenant before anything of the request is read."""
+    """Pure ASGI middleware: finds the tenant, and counts, before anything else is read."""
 
-    def __init__(self, app: ASGIApp, *, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        gatekeeper: Gatekeeper,
+        meter: UsageMeter,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._gatekeeper = gatekeeper
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -27,8 +39,17 @@ class Entrance:
         shown = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         try:
             tenant = await self._authenticator.authenticate(shown)
+            visit = await Visit.begin(tenant, self._gatekeeper)
         except LoragenError as error:
             await error_response(error)(scope, receive, send)
             return
-        scope.setdefault("state", {})["tenant"] = tenant
-        await self._app(scope, receive, send)
+        scope.setdefault("state", {})["visit"] = visit
+        sending = visit.sending(send)
+        try:
+            if visit.refused is not None:
+                await error_response(visit.refused)(scope, receive, sending)
+            else:
+                await self._app(scope, receive, sending)
+        finally:
+            self._meter.count(visit)
+            await visit.leave()

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from loragen.errors import DeadlineExceeded, RecipeMismatch
+from loragen.errors import DeadlineExceeded, LoragenError, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
 from server.conversation import Conversation, is_to_be_remembered, overheard, replies
 from server.memory import Resolved
@@ -19,7 +19,9 @@ from server.plan import Plan, plan
 from server.reference import TaskReference
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import resolve_request
-from server.services import Services, services, tenant
+from server.services import Services, services, visit
+from server.tally import Estimate, Tally, asks_for_usage, counted_body, tallied
+from server.visit import Visit
 
 router = APIRouter(prefix="/v1", tags=["generation"])
 
@@ -48,11 +50,11 @@ async def chat_completions(
     request: ChatRequest,
     http: Request,
     parts: Annotated[Services, Depends(services)],
-    owner: Annotated[str, Depends(tenant)],
+    visit: Annotated[Visit, Depends(visit)],
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Answer a conversation (https://platform.openai.com/docs/api-reference/chat)."""
-    work = serve(request, parts, owner, x_task_id or [])
+    work = serve(request, parts, visit, x_task_id or [])
     return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
@@ -61,26 +63,40 @@ async def completions(
     request: CompletionRequest,
     http: Request,
     parts: Annotated[Services, Depends(services)],
-    owner: Annotated[str, Depends(tenant)],
+    visit: Annotated[Visit, Depends(visit)],
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Continue a text (https://platform.openai.com/docs/api-reference/completions)."""
-    work = serve(request, parts, owner, x_task_id or [])
+    work = serve(request, parts, visit, x_task_id or [])
     return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
 async def serve(
-    request: ChatRequest | CompletionRequest, parts: Services, owner: str, headers: list[str]
+    request: ChatRequest | CompletionRequest, parts: Services, visit: Visit, headers: list[str]
 ) -> Response:
     """Answer a request of any route; `headers` are its `X-Task-Id`."""
+    try:
+        return await _serve(request, parts, visit, headers)
+    except LoragenError:
+        visit.tally.void()
+        raise
+
+
+async def _serve(
+    request: ChatRequest | CompletionRequest, parts: Services, visit: Visit, headers: list[str]
+) -> Response:
     started = time.monotonic()
     reference = TaskReference.parse(model=request.model, task_id=request.task_id, headers=headers)
     model = reference.edge_model
-    parts.dispatcher.info(model)
-    resolution = await resolve_request(request, parts, owner, reference)
-    send = functools.partial(_send, request, parts, conversation=resolution.conversation)
+    context = parts.dispatcher.info(model).max_model_len
+    resolution = await resolve_request(request, parts, visit.tenant.id, reference)
+    planned = plan(request, model, resolution)
+    await visit.reserve(Estimate.of(planned.body, max_model_len=context))
+    send = functools.partial(
+        _send, request, parts, visit.tally, conversation=resolution.conversation
+    )
     try:
-        return await send(plan(request, model, resolution), started=started)
+        return await send(planned, started=started)
     except RecipeMismatch:
         assert resolution.task is not None
     # The worker holds another pool than the recipe was compiled for: compile for the pool of now.
@@ -96,6 +112,7 @@ async def serve(
 async def _send(
     request: ChatRequest | CompletionRequest,
     parts: Services,
+    tally: Tally,
     planned: Plan,
     *,
     conversation: Conversation | None,
@@ -110,19 +127,27 @@ async def _send(
         remember = functools.partial(parts.conversations.remember, conversation)
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
-            parts.dispatcher.send(model, planned.path, planned.body, recipe=planned.recipe)
+            parts.dispatcher.send(
+                model, planned.path, counted_body(planned.body), recipe=planned.recipe
+            )
         )
         if answer.status_code != 200:
             raise refusal(answer, has_recipe=planned.recipe is not None)
         planned.provenance.count()
+        tally.served = (model, planned.provenance)
         if request.stream:
-            events = relay(answer.aiter_bytes(), planned.provenance, watch)
+            events = tallied(
+                relay(answer.aiter_bytes(), planned.provenance, watch),
+                tally,
+                shows_usage=asks_for_usage(planned.body),
+            )
             if remember is not None:
                 events = overheard(events, remember)
             kept = with_keep_alive(events, parts.settings.keep_alive_seconds)
             return HeldStream(kept, stack.pop_all(), {**SSE_HEADERS, **headers})
         await answer.aread()
         body = complete(answer, planned.provenance)
+    tally.read(body.get("usage"))
     if remember is not None:
         await remember(replies(body))
     watch.done()

@@ -11,7 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from loragen.errors import InvalidRequest, LoragenError, NotFound
+from loragen import metrics
+from loragen.errors import InvalidRequest, LimitExceeded, LoragenError, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def error_response(error: LoragenError) -> ErrorResponse:
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, LimitExceeded):
+        metrics.LIMITS_REJECTED.labels(error.param).inc()
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return ErrorResponse(error.body(), status_code=error.status, headers=headers)

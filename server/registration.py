@@ -10,6 +10,7 @@ from loragen.tools import canonical_tools
 from server.prompt_tokens import count_prompt_tokens
 from server.requests import TaskFields
 from server.services import Services
+from server.usage_meter import today
 
 _SETTINGS: Final = frozenset({"policy", "min_fidelity", "probes"})
 
@@ -30,7 +31,7 @@ async def register(
         InvalidRequest: the prompt is too large.
         Conflict: the prompt is known with other settings, or the name stands for another task.
     """
-    _check_size(request, parts.settings.max_prompt_bytes)
+    _check_size(request, parts.max_prompt_bytes(owner))
     task_id = _task_id(request, parts, owner)
     task = await _known(request, parts, owner, task_id)
     is_new = task is None or task.is_implicit
@@ -38,13 +39,16 @@ async def register(
         holder = None if name is None else await parts.names.find(owner, name)
         if name is not None and holder not in (None, task_id):
             raise taken(name, str(holder))
+        if task is None and parts.auto.compiles(request.model):
+            await parts.gatekeeper.take_compile(parts.tenant(owner))
         implicit, task = task, await _describe(request, parts, owner, task_id)
         if implicit is not None:  # auto mode was first with this prompt
             compiled = await parts.resolver.resolve(owner, task_id)
             task = _take_over(task, compiled.task)
         if created_at is not None:
             task = task.model_copy(update={"created_at": created_at})
-        if not await parts.store.create(task):  # another was first with this prompt
+        most = parts.tenant(owner).limits.tasks
+        if not await parts.store.create(task, most=most):  # another was first with this prompt
             return await register(request, parts, owner, name=name, created_at=created_at)
         parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
     if name is not None:
@@ -79,6 +83,7 @@ async def remove(task: Task, parts: Services) -> None:
     was_there = await parts.store.delete(task.tenant, task.id)
     await parts.names.forget_task(task.tenant, task.id)
     await parts.sightings.forget(task.tenant, task.id)
+    await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
     await parts.resolver.invalidate(task)
     if task.recipe is not None:
         await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))

@@ -101,6 +101,8 @@ async def _of_system_text(
     prompt, messages = split_prompt(request.messages)
     if not prompt or not messages:
         return Resolution()
+    if len(prompt.encode()) > parts.max_prompt_bytes(owner) < parts.settings.max_prompt_bytes:
+        raise InvalidRequest("the system text is larger than its tenant may send", param="messages")
     # Tools that a task cannot hold stay beside it, as hybrid residue.
     tools = try_parse_tools(request.tools or ()) or ()
     task_id = parts.auto.task_id(owner, model, prompt, tools)

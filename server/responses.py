@@ -15,7 +15,8 @@ from server.generation import HeldStream, serve, while_connected
 from server.reference import TaskReference
 from server.response_request import ResponsesRequest
 from server.response_writer import ResponseWriter
-from server.services import Services, services, tenant
+from server.services import Services, services, visit
+from server.visit import Visit
 
 router = APIRouter(prefix="/v1", tags=["generation"])
 
@@ -32,19 +33,19 @@ async def responses(
     request: ResponsesRequest,
     http: Request,
     parts: Annotated[Services, Depends(services)],
-    owner: Annotated[str, Depends(tenant)],
+    visit: Annotated[Visit, Depends(visit)],
     x_task_id: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """Answer and keep nothing (https://platform.openai.com/docs/api-reference/responses)."""
-    work = _respond(request, parts, owner, x_task_id or [])
+    work = _respond(request, parts, visit, x_task_id or [])
     return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
 async def _respond(
-    request: ResponsesRequest, parts: Services, owner: str, headers: list[str]
+    request: ResponsesRequest, parts: Services, visit: Visit, headers: list[str]
 ) -> Response:
     try:
-        answer = await serve(request.chat(), parts, owner, headers)
+        answer = await serve(request.chat(), parts, visit, headers)
     except LoragenError as error:
         error.param = _OURS.get(error.param or "", error.param)
         raise

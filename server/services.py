@@ -13,14 +13,17 @@ from loragen.names import Names
 from loragen.sightings import Sightings
 from loragen.store import Store
 from loragen.tenants import Tenant
-from server.authentication import Authenticator
+from loragen.usage import Usage
 from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
+from server.gatekeeper import Gatekeeper
 from server.measuring import Measuring
 from server.name_memory import NameMemory
 from server.refinement import Refinement
 from server.resolve import Resolver
+from server.usage_meter import UsageMeter
+from server.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,21 @@ class Services:
     conversations: ConversationRule
     switch: Literal["next_conversation", "now"]
     sightings: Sightings
-    authenticator: Authenticator
+    tenant: Callable[[str], Tenant]
+    """The record of a tenant whose request was let in."""
+    gatekeeper: Gatekeeper
+    usage: Usage
+    usage_meter: UsageMeter
 
     def forces_prompt(self, owner: str, model: str) -> bool:
         """Whether the operator forces prompt mode for an edge model, or for a tenant."""
-        return model in self.without_recipes or self.authenticator.forces_prompt(owner)
+        return model in self.without_recipes or self.tenant(owner).force_prompt
+
+    def max_prompt_bytes(self, owner: str) -> int:
+        """Return how large a prompt of a tenant may be."""
+        own = self.tenant(owner).limits.prompt_bytes
+        most = self.settings.max_prompt_bytes
+        return most if own is None else min(own, most)
 
 
 def services(request: Request) -> Services:
@@ -57,6 +70,11 @@ def services(request: Request) -> Services:
 
 
 def tenant(request: Request) -> str:
-    """Return the tenant of a request, which `server.entrance` has found."""
-    found: Tenant = request.state.tenant
-    return found.id
+    """Return the id of the tenant a request is of."""
+    return visit(request).tenant.id
+
+
+def visit(request: Request) -> Visit:
+    """Return the request as `server.entrance` let it in."""
+    found: Visit = request.state.visit
+    return found

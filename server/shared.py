@@ -9,14 +9,17 @@ from loragen.erasure import Erasure, RedisErasure
 from loragen.errors import ConfigError
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
+from loragen.limits import Limiter
 from loragen.names import Names
 from loragen.redis_client import connect
+from loragen.redis_limiter import RedisLimiter
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
 from loragen.redis_tenants import RedisTenants
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
 from loragen.tenants import Tenants
+from loragen.usage import RedisUsage, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Shared:
     conversations: Conversations
     tenants: Tenants
     erasure: Erasure
+    limiter: Limiter
+    usage: Usage
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -69,6 +74,10 @@ class Shared:
             conversations=conversations,
             tenants=RedisTenants(client, namespace=options.namespace),
             erasure=RedisErasure(client, namespace=options.namespace),
+            limiter=RedisLimiter(client, namespace=options.namespace),
+            usage=RedisUsage(
+                client, namespace=options.namespace, keep_days=settings.usage.keep_days
+            ),
         )
 
     async def close(self) -> None:

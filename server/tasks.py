@@ -70,6 +70,7 @@ async def refine_task(
     `refine`.
     """
     task = await _require(parts, owner, task_id)
+    await parts.gatekeeper.take_compile(parts.tenant(owner))
     await parts.refinement.start(task, request.probes or task.probes)
     (shown,) = await task_objects(parts, owner, [task], await _names(parts, owner, [task]))
     return {**shown, "refine": _refine_object(None, is_running=True)}

@@ -1,15 +1,18 @@
 """Tenancy: changes of tenants and keys, and how they reach every gateway."""
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from loragen.errors import NotFound, StoreUnavailable
 from loragen.invalidations import WHOLE_TENANT
 from loragen.tenants import Tenant, Tenants
 from server.shared import Shared
+from server.usage import usage_rows
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +42,14 @@ class Tenancy:
         return found
 
     async def change(self, tenant: str, fields: Mapping[str, Any]) -> Tenant:
-        """Change some fields of a tenant and return it.
+        """Change some fields of a tenant, and some of its limits, and return it.
 
         Raises:
             NotFound: there is none of that id.
         """
-        changed = (await self.get(tenant)).model_copy(update=dict(fields))
+        known = await self.get(tenant)
+        limits = known.limits.model_copy(update=fields.get("limits", {}))
+        changed = known.model_copy(update={**fields, "limits": limits})
         if not await self.tenants.update(changed):
             raise NotFound(f"no tenant {tenant!r}", param="tenant")
         await self._tell(tenant)
@@ -77,6 +82,15 @@ class Tenancy:
             raise NotFound(f"no tenant {tenant!r}", param="tenant")
         await asyncio.sleep(self._memory_seconds)
         await self._shared.erasure.erase(tenant)
+
+    async def usage_lines(
+        self, tenants: Sequence[str], *, since: date, until: date
+    ) -> AsyncIterator[bytes]:
+        """Yield the usage of tenants from one day to another as lines of JSON."""
+        for tenant in tenants:
+            found = await self._shared.usage.read(tenant, since=since, until=until)
+            for row in usage_rows(found):
+                yield json.dumps({"tenant": tenant, **row}).encode() + b"\n"
 
     async def _tell(self, tenant: str) -> None:
         try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loragen.errors import TaskNotFound
+from loragen.errors import LimitExceeded, TaskNotFound
 from loragen.store import Store
 from loragen.task import Measurement, Policy, RecipeRef, RefineOutcome, Task, TaskRecord
 
@@ -59,6 +59,24 @@ class StoreContract:
         kept = await store.get(TENANT, task_of(0).id)
         assert kept is not None
         assert kept.min_fidelity == 0.1
+
+    async def test_a_tenant_has_no_more_tasks_than_it_may(self, store: Store) -> None:
+        made = await asyncio.gather(
+            *(store.create(task_of(number), most=3) for number in range(10)),
+            return_exceptions=True,
+        )
+        assert made.count(True) == 3
+        assert {type(each) for each in made} == {bool, LimitExceeded}
+        assert len((await store.page(TENANT, limit=20)).tasks) == 3
+        known = (await store.page(TENANT, limit=1)).tasks[0]
+        again = task_of(ord(known.id[-1]) - ord("a"))
+        assert not await store.create(again, most=3)  # it is there: nothing is refused
+        assert await store.create(task_of(20, is_implicit=True), most=3)
+        assert await store.create(task_of(21, tenant="other"), most=3)
+        with pytest.raises(LimitExceeded):
+            await store.create(task_of(20), most=3)
+        await store.delete(TENANT, known.id)
+        assert await store.create(task_of(20), most=3)
 
     async def test_of_concurrent_creates_one_wins(self, store: Store) -> None:
         written = await asyncio.gather(*(store.create(task_of(0)) for _ in range(20)))

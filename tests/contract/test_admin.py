@@ -82,6 +82,19 @@ def test_tenants_are_made_listed_changed_and_shown(admin: AdminApi) -> None:
     assert admin.http.get(path).json() == changed
 
 
+def test_limits_are_set_one_by_one_and_taken_away(admin: AdminApi) -> None:
+    made = admin.create_tenant(limits={"tasks": 5, "requests_per_minute": 9})
+    path = "/admin/tenants/acme"
+    assert (made["limits"]["tasks"], made["limits"]["tokens_per_minute"]) == (5, None)
+    changed = admin.http.patch(path, json={"limits": {"tasks": None, "prompt_bytes": 10}}).json()
+    assert changed["limits"] == {**made["limits"], "tasks": None, "prompt_bytes": 10}
+    assert admin.http.patch(path, json={"force_prompt": True}).json()["limits"] == changed["limits"]
+    for wrong in ({"colour": 1}, {"tasks": -1}, {"tokens_per_minute": 0}, {"tasks": "many"}):
+        reply = admin.http.patch(path, json={"limits": wrong})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == f"limits.{next(iter(wrong))}"
+
+
 @pytest.mark.parametrize("tenant", ["", "A", "a b", "a:b", "a*", "-a", "a" * 64, "ä"])
 def test_an_id_that_could_not_be_part_of_a_key_is_refused(admin: AdminApi, tenant: str) -> None:
     reply = admin.http.post("/admin/tenants", json={"id": tenant})
@@ -171,8 +184,9 @@ def test_of_a_deleted_tenant_nothing_is_left_and_of_others_everything(
 ) -> None:
     tenants = (f"x{CANARY.lower()}", "lease", "compile")
     keys = {}
+    limits = {"requests_per_minute": 10_000, "concurrent_requests": 9, "tokens_per_minute": 10**6}
     for tenant in tenants:
-        admin.create_tenant(tenant)
+        admin.create_tenant(tenant, limits={**limits, "compiles_per_minute": 99})
         keys[tenant] = admin.create_key(tenant)
         bear(closed, keys[tenant]["key"])
         prompt = f"You are {tenant}."
@@ -184,12 +198,14 @@ def test_of_a_deleted_tenant_nothing_is_left_and_of_others_everything(
         auto = [{"role": "system", "content": f"I am {tenant}"}, {"role": "user", "content": "hi"}]
         # Seen, then an implicit task, with a conversation to remember while it compiles.
         wait_until(functools.partial(is_compiled, closed, auto))
+        assert closed.http.get("/v1/usage").json()["total"]["requests"] > 0  # so it is written
     asyncio.run(_hold_leases(valkey.url, namespace, tenants))
     target, *others = tenants
     signs = (target.encode(), keys[target]["id"].encode())
 
     def names() -> set[bytes]:
-        return {bytes(name) for name in valkey.client.scan_iter(f"{namespace}:*")}
+        found = valkey.client.scan_iter(f"{namespace}:*")
+        return {bytes(name) for name in found if b":usage-batch:" not in bytes(name)}
 
     before = names()
     mine = {name for name in before if any(sign in name for sign in signs)}

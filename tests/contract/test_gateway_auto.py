@@ -216,7 +216,7 @@ def test_keep_passes_messages_as_they_are_and_keeps_no_trace(gate: Gateway, valk
         answer = Answer.of(gate.ask("", messages=messages, system_prompt="keep"))
         assert (answer.mode, answer.reason, answer.task_id) == ("prompt", "requested", None)
     assert gate.worker.seen[-1].body["messages"] == messages
-    assert list(valkey.client.scan_iter(f"{gate.namespace}:*")) == []
+    assert valkey.names(gate.namespace) == set()
 
 
 def test_leading_system_messages_are_one_prompt_and_later_ones_stay(gate: Gateway) -> None:
@@ -248,12 +248,12 @@ def test_system_text_alone_or_empty_is_no_prompt(gate: Gateway, valkey: Valkey) 
         answer = Answer.of(gate.ask("", messages=messages, system_prompt="compile"))
         assert (answer.mode, answer.reason) == ("base", None)
         assert gate.worker.seen[-1].body["messages"] == messages
-    assert list(valkey.client.scan_iter(f"{gate.namespace}:*")) == []
+    assert valkey.names(gate.namespace) == set()
 
 
 def test_short_prompts_stay_in_context(gate: Gateway, valkey: Valkey) -> None:
     assert say(gate, "hello", prompt="Ok.").reason == "prompt_too_short"
-    assert list(valkey.client.scan_iter(f"{gate.namespace}:*")) == []  # not even looked at
+    assert valkey.names(gate.namespace) == set()  # not even looked at
     long_word = "x" * 100
     reasons = [say(gate, "hello", prompt=long_word).reason for _ in range(4)]
     assert reasons == ["first_sighting"] + 3 * ["prompt_too_short"]
@@ -298,7 +298,7 @@ def test_a_model_without_generator_passes_on(valkey: Valkey, namespace: str) -> 
             answer = say(gate, "hello")
             assert (answer.mode, answer.reason) == ("prompt", "no_generator")
             assert answer.text == f"[recipe none] [system {PROMPT}] hello"
-        assert list(valkey.client.scan_iter(f"{namespace}:*")) == []
+        assert valkey.names(namespace) == set()
 
 
 def test_the_operator_forces_prompt_on_system_text(valkey: Valkey, namespace: str) -> None:
@@ -319,7 +319,7 @@ async def test_a_thousand_changing_date_lines_cost_the_budget_and_evict_nothing_
     ):
         task = {"model": MODEL, "system_prompt": "You are hot."}
         hot = (await http.post("/v1/tasks", json=task)).json()["id"]
-        before = {bytes(key) for key in valkey.client.scan_iter(f"{namespace}:*")}
+        before = valkey.names(namespace)
 
         async def ask(number: int) -> str:
             prompt = f"{PROMPT} Today is day {number}."
@@ -344,7 +344,7 @@ async def test_a_thousand_changing_date_lines_cost_the_budget_and_evict_nothing_
         assert generator.calls["You are hot."] == 1
         listed = (await http.get("/v1/tasks")).json()["data"]
         assert [task["id"] for task in listed] == [hot]
-    after = {bytes(key) for key in valkey.client.scan_iter(f"{namespace}:*")}
+    after = valkey.names(namespace)
     assert before <= after
     assert all(int(str(valkey.client.ttl(key))) > 0 for key in after - before)
 

@@ -1,6 +1,5 @@
 """Prompts, messages, recipes and secrets are in no log line, whatever happens."""
 
-import asyncio
 import io
 import logging
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from loragen.api_key import ApiKey
 from loragen.errors import GeneratorUnavailable, LoragenError
 from loragen.logs import JsonFormatter
 from loragen.redis_store import RedisStore
-from tests.contract.tenants_contract import ACME, record_of
+from tests.fakes.admin import ADMIN_SECRET, admin_api
 from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import Valkey
@@ -97,18 +96,14 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
 def test_an_api_key_is_in_no_log_no_metric_no_answer_and_nowhere_in_redis(
     logged: io.StringIO, valkey: Valkey, namespace: str
 ) -> None:
-    key, forged = ApiKey.make(), ApiKey.make()
-
-    async def keep() -> None:
-        shared = redis_shared(valkey.url, namespace)
-        await shared.tenants.create(ACME)
-        await shared.tenants.add_key(record_of(key))
-        await shared.close()
-
-    asyncio.run(keep())
-    said: list[str] = []
+    forged = ApiKey.make()
+    with admin_api(valkey.url, namespace) as admin:
+        admin.create_tenant(limits={"requests_per_minute": 8})  # so that some are refused
+        key = ApiKey.try_parse(admin.create_key()["key"])
+        assert key is not None
+        said = [admin.http.get(path).text for path in ("/admin/tenants/acme/keys", "/admin/x")]
     with gateway(redis_shared(valkey.url, namespace), namespace, server={"auth": "keys"}) as gate:
-        for shown in (key.text, forged.text, f"{key.text}x"):
+        for shown in (key.text, key.text, key.text, forged.text, f"{key.text}x"):
             gate.http.headers["authorization"] = f"Bearer {shown}"
             task = {"model": MODEL, "system_prompt": PROMPT}
             said.append(gate.http.post("/v1/tasks", json=task).text)
@@ -118,5 +113,7 @@ def test_an_api_key_is_in_no_log_no_metric_no_answer_and_nowhere_in_redis(
         stored = list(valkey.contents(namespace))
     assert any(key.id.encode() in each for each in stored)  # so Redis was looked through
     everything = [logged.getvalue(), *said, *(str(each) for each in stored)]
-    for secret in (key.text, forged.text, key.text.rpartition("_")[2]):
+    assert any("rate_limit_exceeded" in each for each in said)
+    secrets = (key.text, forged.text, key.text.rpartition("_")[2], ADMIN_SECRET)
+    for secret in secrets:
         assert not [each for each in everything if secret in each]

@@ -82,6 +82,18 @@ def test_tenants_are_made_changed_listed_and_deleted(admin: AdminApi) -> None:
     assert done("tenants", "list") == ""
 
 
+def test_limits_are_set_and_taken_away(admin: AdminApi) -> None:
+    done("tenants", "create", "acme")
+    limits = ("--limit", "tasks=5", "--limit", "tokens_per_minute=900")
+    changed = json.loads(done("tenants", "set", "acme", *limits))["limits"]
+    assert (changed["tasks"], changed["tokens_per_minute"]) == (5, 900)
+    changed = json.loads(done("tenants", "set", "acme", "--limit", "tasks=none"))["limits"]
+    assert (changed["tasks"], changed["tokens_per_minute"]) == (None, 900)
+    for wrong in ("colour=1", "tasks", "tasks=many", "tasks=-1"):
+        result = run("tenants", "set", "acme", "--limit", wrong)
+        assert (result.exit_code, "requests_per_minute" in result.output) == (2, True)
+
+
 def test_keys_are_made_listed_and_revoked(admin: AdminApi) -> None:
     first = run("keys", "create", "--tenant", "acme")
     assert "tenant acme is new" in first.stderr
@@ -94,6 +106,13 @@ def test_keys_are_made_listed_and_revoked(admin: AdminApi) -> None:
     assert states[ids[0]].startswith("revoked 20")
     assert states[ids[1]].startswith("expires 20")
     assert not [key for key in keys if key.rpartition("_")[2] in "\n".join(listed("acme"))]
+
+
+def test_usage_is_exported_by_the_line(admin: AdminApi) -> None:
+    assert done("tenants", "usage") == ""
+    assert done("tenants", "usage", "--since", "2026-01-01", "--until", "2026-01-31") == ""
+    result = run("tenants", "usage", "--since", "yesterday")
+    assert (result.exit_code, "since" in result.output) == (1, True)
 
 
 def listed(tenant: str) -> list[str]:

@@ -97,6 +97,7 @@ def settings(
     edge: dict[str, Any] | None = None,
     auto: dict[str, Any] | None = None,
     store: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
     redis_url: str | None = None,
     has_generator: bool = True,
 ) -> Settings:
@@ -120,6 +121,7 @@ def settings(
             ),
             "server": ServerSettings.model_validate({**PATIENT, **(server or {})}),
             "auto": auto or {},
+            "limits": limits or {},
             "redis_url": redis_url,
             "state_dir": Path("unused"),
         }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.limits import excess
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
 
@@ -28,12 +29,16 @@ class MemoryStore:
         self._clock = clock
         self.is_away = False
 
-    async def create(self, task: Task) -> bool:
+    async def create(self, task: Task, *, most: int | None = None) -> bool:
         """Write a new task; False, and nothing written, if it exists."""
         await self._reach()
         key = (task.tenant, task.id)
         if key in self._tasks and (task.is_implicit or key not in self._implicit_until):
             return False
+        own = [each for each in self._tasks.values() if each.tenant == task.tenant]
+        listed = sum(not each.is_implicit for each in own)
+        if most is not None and not task.is_implicit and listed >= most:
+            raise excess("tasks", most)
         self._tasks[key] = task
         self._implicit_until.pop(key, None)
         if task.is_implicit:

@@ -9,28 +9,35 @@ from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
 from loragen.sightings import Budget
 from loragen.store import Store
+from loragen.usage import RedisUsage, Usage
 from server.shared import Shared
 from tests.fakes.memory_conversations import MemoryConversations
 from tests.fakes.memory_erasure import MemoryErasure
 from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
+from tests.fakes.memory_limiter import MemoryLimiter
 from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_sightings import MemorySightings
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.memory_tenants import MemoryTenants
+from tests.fakes.memory_usage import MemoryUsage
 
 
 def shared_state(store: Store, **parts: Any) -> Shared:
     """Return the shared state with this store, its names and these parts; the others are fakes."""
     names: Names
     erasure: Erasure
+    usage: Usage
+    tenants = MemoryTenants()
     if isinstance(store, RedisStore):
         names = RedisNames(store._redis, namespace=store._namespace, keep=5)
         erasure = RedisErasure(store._redis, namespace=store._namespace)
+        usage = RedisUsage(store._redis, namespace=store._namespace, keep_days=400)
     else:
         assert isinstance(store, MemoryStore)
         names = MemoryNames(store)
         erasure = MemoryErasure(store)
+        usage = MemoryUsage(store, tenants)
     fakes = Shared(
         store=store,
         names=names,
@@ -38,7 +45,9 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         invalidations=MemoryInvalidations(),
         sightings=MemorySightings(budget=Budget(tasks=60, seconds=3600)),
         conversations=MemoryConversations(),
-        tenants=MemoryTenants(),
+        tenants=tenants,
         erasure=erasure,
+        limiter=MemoryLimiter(),
+        usage=usage,
     )
     return replace(fakes, **parts)

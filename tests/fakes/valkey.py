@@ -56,6 +56,12 @@ class Valkey:
         self._process.kill()
         self._process.wait(10)
 
+    def names(self, namespace: str) -> set[bytes]:
+        """Return the keys of a namespace but those of usage, which every request leaves."""
+        usage = (f"{namespace}:usage:".encode(), f"{namespace}:usage-batch:".encode())
+        found = {bytes(name) for name in self.client.scan_iter(f"{namespace}:*")}
+        return {name for name in found if not name.startswith(usage)}
+
     def contents(self, namespace: str) -> Iterator[bytes]:
         """Yield every key and every value of a namespace."""
         client: Any = self.client

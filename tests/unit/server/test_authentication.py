@@ -8,6 +8,7 @@ import pytest
 from loragen.api_key import ApiKey
 from loragen.errors import StoreUnavailable, Unauthorized
 from loragen.invalidations import WHOLE_TENANT
+from loragen.tenants import Bearer
 from server.authentication import Authenticator
 from tests.contract.tenants_contract import ACME, GLOBEX, record_of
 from tests.fakes.memory_invalidations import MemoryInvalidations
@@ -155,3 +156,38 @@ async def test_the_least_recently_used_key_gives_way() -> None:
     assert bench.tenants.finds == 3
     await bench.tenant(keys[1])
     assert bench.tenants.finds == 4
+
+
+async def test_of_requests_that_show_a_key_at_once_one_asks_for_it(bench: Bench) -> None:
+    assert set(await asyncio.gather(*(bench.tenant() for _ in range(200)))) == {"acme"}
+    assert bench.tenants.finds == 1
+    bench.tenants.is_away = True
+    unknown = ApiKey.make()
+    told = await asyncio.gather(*(bench.tenant(unknown) for _ in range(20)), return_exceptions=True)
+    assert {type(each) for each in told} == {StoreUnavailable}
+    bench.tenants.is_away = False
+    await bench.refusal(f"Bearer {unknown.text}")  # the failure is not remembered
+
+
+async def test_after_a_revocation_no_answer_from_before_lets_anyone_in(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, release, find = asyncio.Event(), asyncio.Event(), bench.tenants.find
+
+    async def late(key_id: str) -> Bearer | None:
+        found = await find(key_id)
+        answered.set()
+        await release.wait()
+        return found
+
+    monkeypatch.setattr(bench.tenants, "find", late)
+    before = asyncio.create_task(bench.tenant())
+    await answered.wait()
+    monkeypatch.setattr(bench.tenants, "find", find)
+    await bench.tenants.revoke("acme", bench.key.id, now=1)
+    bench.authenticator.forget("acme", WHOLE_TENANT)
+    async with asyncio.timeout(5):  # it does not wait for the answer from before
+        await bench.refusal(f"Bearer {bench.key.text}")
+    release.set()
+    assert await before == "acme"  # which came before the revocation
+    await bench.refusal(f"Bearer {bench.key.text}")

@@ -1,10 +1,14 @@
 """Auto mode never fails a request: what it cannot find out is a reason to use the prompt."""
 
+from collections.abc import Awaitable, Callable
+
 import httpx
 import pytest
 
 from config.settings import AutoSettings
+from loragen.errors import LimitExceeded
 from loragen.keys import TenantKeys
+from loragen.limits import excess
 from loragen.sightings import Budget
 from loragen.task import FallbackReason
 from server.auto import Auto
@@ -18,7 +22,15 @@ from tests.fakes.shared_state import shared_state
 PROMPT = "You are Ada. " * 4
 
 
-def auto(sightings: MemorySightings, bench: Bench) -> Auto:
+async def unlimited(tenant: str) -> None:
+    """Let every compile be."""
+
+
+def auto(
+    sightings: MemorySightings,
+    bench: Bench,
+    take_compile: Callable[[str], Awaitable[None]] = unlimited,
+) -> Auto:
     """Return auto mode for a model whose workers are all away."""
     return Auto(
         shared_state(bench.store, sightings=sightings),
@@ -29,6 +41,7 @@ def auto(sightings: MemorySightings, bench: Bench) -> Auto:
         measured=(),
         max_prompt_bytes=1_000,
         settings=AutoSettings(min_prompt_tokens=8),
+        take_compile=take_compile,
     )
 
 
@@ -85,3 +98,19 @@ async def test_without_redis_the_prompt_serves(sightings: MemorySightings, part:
     bench.store.is_away = part == "store"
     sightings.is_away = part == "sightings"
     assert await reasons(auto(sightings, bench)) == ["store_unavailable"]
+
+
+async def test_without_a_compile_left_the_prompt_stays_in_context(
+    sightings: MemorySightings,
+) -> None:
+    async def none_left(tenant: str) -> None:
+        raise excess("compiles", 1)
+
+    mode = auto(sightings, bench := Bench(), none_left)
+    task_id = mode.task_id(TENANT, "demo", PROMPT)
+    await mode.resolve(TENANT, "demo", PROMPT, wait=False)
+    await sightings.measure(TENANT, task_id, 100)
+    assert await mode.resolve(TENANT, "demo", PROMPT, wait=False) == "budget_spent"
+    assert await bench.store.get(TENANT, task_id) is None
+    with pytest.raises(LimitExceeded):
+        await mode._compile(TENANT, "demo", PROMPT, ())

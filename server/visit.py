@@ -1,0 +1,112 @@
+"""Visit: one request of a tenant, from the entrance to its last byte."""
+
+from typing import Final
+
+from starlette.types import Message, Send
+
+from loragen.errors import InvalidRequest, LimitExceeded
+from loragen.limits import Level, excess
+from loragen.tenants import Tenant
+from server.gatekeeper import Entry, Gatekeeper, Reservation
+from server.tally import Estimate, Tally
+
+_HEADERS: Final = ("limit", "remaining", "reset")
+
+
+class Visit:
+    """Counts a request against its tenant's limits and says in its answer how full they are."""
+
+    def __init__(self, tenant: Tenant, gatekeeper: Gatekeeper, entry: Entry) -> None:
+        self.tenant = tenant
+        self.tally = Tally()
+        self._gatekeeper = gatekeeper
+        self._lease = entry.lease
+        self._admission = entry.admission
+        self._tokens = entry.admission.tokens
+        self._reservation: Reservation | None = None
+
+    @classmethod
+    async def begin(cls, tenant: Tenant, gatekeeper: Gatekeeper) -> "Visit":
+        """Return the visit of a request that comes; one that is `refused` must not go on.
+
+        Raises:
+            StoreUnavailable: Redis is away, and requests are to be refused then.
+        """
+        return cls(tenant, gatekeeper, await gatekeeper.admit(tenant))
+
+    @property
+    def refused(self) -> LimitExceeded | None:
+        """Why the request must not go on, if it must not."""
+        limits, by = self.tenant.limits, self._admission.refused_by
+        most = limits.requests_per_minute if by == "requests" else limits.concurrent_requests
+        if by is None or most is None:
+            return None
+        return excess(by, most, retry_after=self._admission.retry_seconds)
+
+    async def reserve(self, estimate: Estimate) -> None:
+        """Take the tokens that the request may need.
+
+        Raises:
+            LimitExceeded: the tenant has not so many left at the moment.
+            InvalidRequest: it never has.
+            StoreUnavailable: Redis is away, and requests are to be refused then.
+        """
+        self.tally.expect(estimate.prompt_tokens)
+        limit = self.tenant.limits.tokens_per_minute
+        if limit is None:
+            return
+        tokens = estimate.total
+        if tokens > limit and estimate.is_open_ended:
+            tokens = limit  # it asks for what there is
+        if tokens > limit:
+            raise InvalidRequest(
+                f"the request may take {tokens} tokens, and its tenant has {limit} a minute: "
+                "lower max_tokens",
+                param="max_tokens",
+            )
+        self._reservation = await self._gatekeeper.reserve(self.tenant, tokens)
+        if self._reservation is not None:
+            self._tokens = self._reservation.level
+
+    async def leave(self) -> None:
+        """Give back what the request held and did not use; called again, it does nothing."""
+        lease, self._lease = self._lease, None
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None and self.tally.is_known:
+            used = self.tally.prompt_tokens + self.tally.generated_tokens
+            await self._gatekeeper.settle(self.tenant, reservation, used=used)
+        if lease is not None:
+            await self._gatekeeper.leave(self.tenant, lease)
+
+    def sending(self, send: Send) -> Send:
+        """Return how the answer is sent: with the limits in its headers.
+
+        The visit ends before the last byte leaves, so that a client who has it finds its place
+        free.
+        """
+
+        async def send_and_leave(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message.setdefault("headers", []).extend(self._headers())
+            elif not message.get("more_body", False):
+                await self.leave()
+            await send(message)
+
+        return send_and_leave
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        limits = self.tenant.limits
+        return [
+            *_level_headers("requests", limits.requests_per_minute, self._admission.requests),
+            *_level_headers("tokens", limits.tokens_per_minute, self._tokens),
+        ]
+
+
+def _level_headers(what: str, limit: int | None, level: Level | None) -> list[tuple[bytes, bytes]]:
+    if limit is None or level is None:
+        return []
+    values = (str(limit), str(level.remaining), f"{level.reset_seconds:.3f}s")
+    return [
+        (f"x-ratelimit-{name}-{what}".encode(), value.encode())
+        for name, value in zip(_HEADERS, values, strict=True)
+    ]
