@@ -1,6 +1,6 @@
 """The store in Redis.
 
-    {ns}:task:{tenant}:{task_id}   hash    record = JSON, prompt = text, tools = JSON,
+    {ns}:task:{tenant}:{task_id}   hash    record = JSON, deflated, prompt = text, tools = JSON,
                                            probes = JSON, refined = recipe bytes
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
@@ -15,6 +15,7 @@ comes again.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Final, Self
 
@@ -74,7 +75,7 @@ class RedisStore:
             LimitExceeded: its tenant has `most` tasks.
         """
         tools = dump_tools(task.tools) if task.tools else ""
-        record = task.model_dump_json(exclude_defaults=True)
+        record = _packed(task)
         async with mapped():
             written = await self._create(
                 keys=self._task_keys(task.tenant, task.id),
@@ -109,7 +110,7 @@ class RedisStore:
         async with mapped():
             written = await self._update(
                 keys=[self._task(task.tenant, task.id)],
-                args=[task.model_dump_json(exclude_defaults=True), task.refined],
+                args=[_packed(task), task.refined],
             )
         return bool(written)
 
@@ -199,13 +200,33 @@ def task_key(namespace: str, tenant: str, task_id: str) -> str:
     return f"{namespace}:task:{tenant}:{task_id}"
 
 
+def _packed(task: Task) -> bytes:
+    """Return a task's record, deflated: half of it are hex digits and names of fields."""
+    return zlib.compress(task.model_dump_json(exclude_defaults=True).encode(), level=9)
+
+
+def _unpacked(data: bytes | str) -> bytes:
+    """Return the JSON of a record; earlier versions wrote it as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    stored = as_bytes(data)
+    if stored.startswith(b"{"):
+        return stored
+    try:
+        return zlib.decompress(stored)
+    except zlib.error as error:
+        raise ValueError("a record is neither JSON nor deflated") from error
+
+
 def _task(row: Sequence[bytes | str | None]) -> Task | None:
     record, prompt, tools, probes, refined = row
     if record is None or prompt is None:
         return None
     try:
         return Task(
-            **json.loads(record),
+            **json.loads(_unpacked(record)),
             prompt=as_bytes(prompt).decode("utf-8"),
             tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
             probes=load_probes(as_bytes(probes).decode("utf-8")) if probes else (),
@@ -215,8 +236,8 @@ def _task(row: Sequence[bytes | str | None]) -> Task | None:
         raise StoreUnavailable("a stored task cannot be read") from error
 
 
-def _record(text: bytes | str) -> TaskRecord:
+def _record(data: bytes | str) -> TaskRecord:
     try:
-        return TaskRecord.model_validate_json(text)
-    except ValidationError as error:
+        return TaskRecord.model_validate_json(_unpacked(data))
+    except (ValidationError, ValueError) as error:
         raise StoreUnavailable("a stored task cannot be read") from error
