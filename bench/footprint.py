@@ -23,6 +23,7 @@ from loragen.redis_store import RedisStore
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.task import Measurement, RecipeRef, Task
+from server.recipe_tier import RecipeTier
 
 
 def main(
@@ -95,28 +96,20 @@ async def put(store: RedisStore, keys: TenantKeys, generator: Generator, prompt:
         template_hash=head.template_hash,
     )
     task_id = keys.task_id(edge_model="demo", prompt=prompt)
-    key = keys.recipe_key(
-        task_id=task_id,
-        pool_id=ref.pool_id,
-        generator_id=ref.generator_id,
-        level=ref.level,
-        template_hash=ref.template_hash,
+    task = Task(
+        id=task_id,
+        tenant=keys.tenant,
+        edge_model="demo",
+        prompt=prompt,
+        status="ready",
+        created_at=int(time.time()),
+        prompt_tokens=100,
+        recipe=ref,
+        compile_seconds=0.01,
+        measurement=Measurement.of(recipe.id, fidelity=0.98765, agreement=0.9375, probes=16),
     )
-    await store.put_recipe(key, recipe.data)
-    await store.create(
-        Task(
-            id=task_id,
-            tenant=keys.tenant,
-            edge_model="demo",
-            prompt=prompt,
-            status="ready",
-            created_at=int(time.time()),
-            prompt_tokens=100,
-            recipe=ref,
-            compile_seconds=0.01,
-            measurement=Measurement.of(recipe.id, fidelity=0.98765, agreement=0.9375, probes=16),
-        )
-    )
+    await RecipeTier(store, lambda _: keys).put(task, ref, recipe)
+    await store.create(task)
     return len(recipe.data)
 
 

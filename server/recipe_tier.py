@@ -7,6 +7,7 @@ Invariant: what it returns is whole. Damaged bytes are dropped, and their recipe
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from loragen.errors import RecipeInvalid
 from loragen.keys import TenantKeys
@@ -15,6 +16,9 @@ from loragen.store import Store
 from loragen.task import RecipeRef, Task
 
 logger = logging.getLogger(__name__)
+
+_KEY_CHARS: Final = 32
+"""128 bits tell a tenant's recipes apart; what is found is checked by its content."""
 
 
 class RecipeTier:
@@ -63,7 +67,7 @@ class RecipeTier:
             level=ref.level,
             template_hash=ref.template_hash,
         )
-        return f"{task.tenant}:{key}"
+        return f"{task.tenant}:{key[:_KEY_CHARS]}"
 
 
 def _intact(data: bytes, pool_id: str) -> Recipe | None:

@@ -22,7 +22,7 @@ def traces(gate: Gateway, valkey: Valkey) -> list[bytes]:
         tenant_keys().recipe_key(
             task_id=task_id, pool_id=pool, generator_id=GENERATOR_ID, level=1,
             template_hash="cd" * 32,
-        )
+        )[:32]
         for pool in POOLS
     ]  # fmt: skip
     signs = [CANARY, task_id, recipe.id, *recipe_keys]
