@@ -78,8 +78,40 @@ def evaluation(results: dict[str, Any]) -> str:
         f"The paper's own recipe (L0, one pass, same data) reaches {100 * paper:.1f}% on unseen",
         "prompts.",
         "",
+        *gate(results["gate"]),
     ]
     return "\n".join(lines)
+
+
+def gate(splits: dict[str, Any]) -> list[str]:
+    """Return the table of what measured and refined tasks get."""
+    tasks = ", ".join(str(figures["tasks"]) for figures in splits.values())
+    seconds = [
+        max(figures[f"{what}_seconds_per_task"] for figures in splits.values())
+        for what in ("measure", "refine")
+    ]
+    rows = {
+        "full_prompt": "full prompt in context",
+        "recipe": "recipe of one pass",
+        "refined": "refined recipe",
+        "served": "**as served**",
+    }
+    lines = [
+        "Tasks measured and refined as the server does it, on self-generated probes",
+        f"({tasks} tasks; at most {seconds[0]:.1f} s to measure and {seconds[1]:.1f} s to refine a",
+        "task, on one core):",
+        "",
+        "| | unseen prompts | unseen wordings | unseen families |",
+        "|---|---|---|---|",
+    ]
+    for key, label in rows.items():
+        cells = " | ".join(f"{100 * figures[key]:.1f}%" for figures in splits.values())
+        lines.append(f"| {label} | {cells} |")
+    shares = " | ".join(
+        f"{100 * (1 - figures['ways'].get('full_prompt', 0) / figures['tasks']):.0f}%"
+        for figures in splits.values()
+    )
+    return [*lines, f"| of these without the prompt | {shares} |", ""]
 
 
 def footprint(results: dict[str, Any]) -> str:

@@ -1,0 +1,135 @@
+"""`python -m bench.free`: how prompts like real tenants' fare, which no suite has.
+
+Each prompt of `free_prompts.json` comes with questions and what a right answer contains. It is
+compiled, measured and refined as the server would, and answered by what the gate chose and with the
+prompt in context.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+from transformers import AutoTokenizer
+
+from loragen.errors import InvalidRequest, LoragenError
+from loragen.method.edge import EdgeModel
+from loragen.method.gatespace import stack_gates
+from loragen.method.generator import Generator
+from loragen.method.pool import Pool
+from loragen.method.refine import RefineSpec
+from loragen.method.refiner import Refiner
+from loragen.own_template import OwnTemplate
+from loragen.recipe import Level, Recipe
+from loragen.template import FILE_NAME, CompiledTemplate
+from loragen.training.batches import Renderer
+from loragen.training.checkpoint import Layout
+from loragen.training.gate_evaluation import MIN_FIDELITY
+
+PROMPTS: Final = Path(__file__).parent / "free_prompts.json"
+
+
+class Desk:
+    """Where a prompt is compiled, measured, refined and asked."""
+
+    def __init__(self, layout: Layout) -> None:
+        folder = layout.generator(Level.DENSE)
+        self._generator = Generator.load(folder)
+        self._pool = Pool.load(folder / "pool.safetensors")
+        self._edge = EdgeModel.load(layout.edge, self._pool)
+        self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
+        self._refiner = Refiner.load(
+            layout.edge,
+            folder / "pool.safetensors",
+            own=OwnTemplate.load(layout.edge),
+            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
+            spec=RefineSpec(),
+        )
+
+    def choose(self, prompt: str) -> tuple[Recipe | None, dict[str, float | None]]:
+        """Return the recipe that serves a prompt, None for itself, and what was measured.
+
+        Raises:
+            LoragenError: it cannot be compiled or measured.
+        """
+        (recipe,) = self._generator.compile([prompt])
+        first = self._refiner.measure(prompt, None, recipe).fidelity.score
+        if first is None or first >= MIN_FIDELITY:
+            return (None if first is None else recipe), {"fidelity": first}
+        try:
+            lesson = self._refiner.lesson(prompt, None, start=recipe)
+        except InvalidRequest:
+            return None, {"fidelity": first}
+        refined = self._refiner.examine(lesson, *self._refiner.fit([lesson]))
+        second = refined.after.score
+        passes = second is not None and second >= MIN_FIDELITY
+        return (refined.recipe if passes else None), {"fidelity": first, "refined": second}
+
+    def answer(self, questions: Sequence[str], prompt: str, recipe: Recipe | None) -> list[str]:
+        """Return greedy answers under a recipe, or with the prompt in context."""
+        system = [{"role": "system", "content": prompt}] if recipe is None else []
+        chats = [[*system, {"role": "user", "content": question}] for question in questions]
+        ids = self._renderer.encode([self._renderer.template.render(chat) for chat in chats])
+        gates = None
+        if recipe is not None:
+            gates = stack_gates([recipe] * len(questions), self._pool.id, self._pool.spec)
+        decode = self._renderer.tokenizer.decode
+        return [str(decode(answer)) for answer in self._edge.generate(ids, gates)]
+
+
+def ask(desk: Desk, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return how one prompt fares."""
+    prompt, asks = entry["system_prompt"], entry["asks"]
+    questions = [each["question"] for each in asks]
+    try:
+        recipe, measured = desk.choose(prompt)
+    except LoragenError as error:
+        recipe, measured = None, {}
+        reason: str | None = error.code
+    else:
+        reason = None
+    served = desk.answer(questions, prompt, recipe)
+    prompted = desk.answer(questions, prompt, None)
+    return {
+        "kind": entry["kind"],
+        "mode": "prompt" if recipe is None else "compiled",
+        "reason": reason,
+        **measured,
+        "right": sum(each["right"] in said for each, said in zip(asks, served, strict=True)),
+        "right_with_prompt": sum(
+            each["right"] in said for each, said in zip(asks, prompted, strict=True)
+        ),
+        "same_as_with_prompt": sum(a == b for a, b in zip(served, prompted, strict=True)),
+        "questions": len(asks),
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("checkpoints/demo"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Ask every prompt its questions and count."""
+    torch.set_num_threads(threads)
+    desk = Desk(Layout(checkpoint))
+    entries = json.loads(PROMPTS.read_text("utf-8"))["prompts"]
+    rows = []
+    for number, entry in enumerate(entries, start=1):
+        rows.append(ask(desk, entry))
+        print(f"free: {number} of {len(entries)}, {rows[-1]['mode']}", file=sys.stderr, flush=True)
+    compiled = [row for row in rows if row["mode"] == "compiled"]
+    report = {
+        "command": " ".join(["python -m bench.free", *sys.argv[1:]]),
+        "prompts": len(rows),
+        "compiled": len(compiled),
+        "compiled_and_wrong": sum(row["right"] < row["questions"] for row in compiled),
+        "rows": rows,
+    }
+    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
