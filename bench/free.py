@@ -21,13 +21,10 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.method.refine import RefineSpec
-from loragen.method.refiner import Refiner
-from loragen.own_template import OwnTemplate
 from loragen.recipe import Level, Recipe
-from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import MIN_FIDELITY
+from loragen.training.gate_evaluation import MIN_FIDELITY, load_refiner
 
 PROMPTS: Final = Path(__file__).parent / "free_prompts.json"
 
@@ -41,13 +38,7 @@ class Desk:
         self._pool = Pool.load(folder / "pool.safetensors")
         self._edge = EdgeModel.load(layout.edge, self._pool)
         self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
-        self._refiner = Refiner.load(
-            layout.edge,
-            folder / "pool.safetensors",
-            own=OwnTemplate.load(layout.edge),
-            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
-            spec=RefineSpec(),
-        )
+        self._refiner = load_refiner(layout, RefineSpec())
 
     def choose(self, prompt: str) -> tuple[Recipe | None, dict[str, float | None]]:
         """Return the recipe that serves a prompt, None for itself, and what was measured.

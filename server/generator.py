@@ -14,6 +14,7 @@ from loragen.errors import (
     GeneratorUnavailable,
     InvalidRequest,
     LoragenError,
+    NotFound,
     Overloaded,
     PromptTooLong,
     RecipeMismatch,
@@ -32,7 +33,8 @@ from server.transport import Transport
 _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
     error.code: error
     for error in (
-        DeadlineExceeded, EdgeModelNotFound, InvalidRequest, PromptTooLong, RecipeMismatch
+        DeadlineExceeded, EdgeModelNotFound, InvalidRequest, NotFound, PromptTooLong,
+        RecipeMismatch,
     )
 } | {RequestTooLarge.code: PromptTooLong}  # fmt: skip
 """What a refusal of the router service is to its caller, by its code."""
@@ -61,6 +63,7 @@ class Generator(Protocol):
         Raises:
             InvalidRequest: the probes cannot be used, or there are none and none can be made up.
             EdgeModelNotFound: nothing measures for that edge model.
+            NotFound: the router service is of a version that measures nothing.
             RecipeMismatch: the recipe is of another pool.
             GeneratorUnavailable, Overloaded, DeadlineExceeded, LoragenError: as `compile`.
         """

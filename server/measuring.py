@@ -15,9 +15,12 @@ from typing import Any, Final
 from loragen import metrics
 from loragen.errors import (
     DeadlineExceeded,
+    EdgeModelNotFound,
     GeneratorUnavailable,
     LoragenError,
+    NotFound,
     Overloaded,
+    RecipeMismatch,
     TaskNotFound,
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
@@ -36,6 +39,11 @@ _AT_ONCE: Final = 8
 """Measures that one gateway waits for; others wait here and not in the refiner's queue."""
 _WAITING: Final = 10_000
 """Measures that wait at most; beyond them an import of very many tasks leaves some unmeasured."""
+_NOT_THE_TASKS: Final = (
+    *(GeneratorUnavailable, Overloaded, DeadlineExceeded),
+    *(EdgeModelNotFound, NotFound, RecipeMismatch),
+)
+"""Failures that say nothing about a task: the refiner is away, slow, elsewhere, of another pool."""
 _RETRIES: Final = 60
 _RETRY_SECONDS: Final = 5.0
 """Pause before a refiner that is away or full is asked again."""
@@ -141,8 +149,8 @@ class Measuring:
         )
         try:
             reply = await self._patiently(self._generators[task.edge_model], request)
-        except (GeneratorUnavailable, Overloaded, DeadlineExceeded):
-            raise  # not a property of the task: another try may do better
+        except _NOT_THE_TASKS:
+            raise
         except LoragenError as error:
             logger.warning("recipe not measured", extra={"task_id": task.id, "code": error.code})
             return Measurement.of(recipe.id, failure=error.code)

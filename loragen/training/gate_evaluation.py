@@ -73,6 +73,17 @@ class Outcome:
         return "refined" if (self.second or 0.0) >= threshold else "full_prompt"
 
 
+def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
+    """Return the refiner that a router service has for the shipped pool of a checkpoint."""
+    return Refiner.load(
+        layout.edge,
+        layout.generator(Level.DENSE) / "pool.safetensors",
+        own=OwnTemplate.load(layout.edge),
+        compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
+        spec=spec,
+    )
+
+
 class GateEvaluator:
     """Measures and refines a checkpoint's tasks as its server would."""
 
@@ -81,13 +92,7 @@ class GateEvaluator:
         self._catalogue = catalogue
         self._generator = Generator.load(folder)
         self._pool = Pool.load(folder / "pool.safetensors")
-        self._refiner = Refiner.load(
-            layout.edge,
-            folder / "pool.safetensors",
-            own=OwnTemplate.load(layout.edge),
-            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
-            spec=spec,
-        )
+        self._refiner = load_refiner(layout, spec)
         self._edge = EdgeModel.load(layout.edge, self._pool)
         self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
         self._seconds: dict[str, float] = defaultdict(float)

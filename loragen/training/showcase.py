@@ -15,8 +15,6 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.method.refine import RefineSpec
-from loragen.method.refiner import Refiner
-from loragen.own_template import OwnTemplate
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO, SURROUNDINGS
 from loragen.suite.family import Family
@@ -24,10 +22,9 @@ from loragen.suite.identities import PERSONA
 from loragen.suite.labels import SENTIMENT
 from loragen.suite.rewrites import JSON
 from loragen.suite.splits import Split
-from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import MIN_FIDELITY
+from loragen.training.gate_evaluation import MIN_FIDELITY, load_refiner
 
 SHOWN: Final = (PERSONA, SENTIMENT, JSON)
 _CANDIDATES: Final = 200
@@ -85,13 +82,7 @@ class Stage:
         self.generator = Generator.load(layout.generator(Level.DENSE))
         self._edge = EdgeModel.load(layout.edge, pool)
         self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
-        self._refiner = Refiner.load(
-            layout.edge,
-            layout.generator(Level.DENSE) / "pool.safetensors",
-            own=OwnTemplate.load(layout.edge),
-            compiled=CompiledTemplate.load(layout.edge / FILE_NAME),
-            spec=RefineSpec(),
-        )
+        self._refiner = load_refiner(layout, RefineSpec())
 
     def mended_answer(self, prompt: str, question: str) -> str | None:
         """Answer under a prompt's refined recipe, if its first is worth too little and this is not.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loragen.errors import GeneratorUnavailable, InvalidRequest
+from loragen.errors import EdgeModelNotFound, GeneratorUnavailable, InvalidRequest, NotFound
 from tests.fakes.gateway import (
     MODEL,
     Gateway,
@@ -144,6 +144,16 @@ def test_what_cannot_be_measured_is_tried_once_and_stays_in_context(gate: Gatewa
     assert len(gate.generator.measures) == 1
     task = shown(gate, task_id)
     assert (task["status"], task["measured"]) == ("fallback", False)
+
+
+@pytest.mark.parametrize("error", [EdgeModelNotFound("not here"), NotFound("an older version")])
+def test_where_nothing_measures_tasks_serve_as_they_did(gate: Gateway, error: Exception) -> None:
+    gate.generator.measure_error = error
+    failed = gate.metric("loragen_measures_total", outcome="failed")
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(lambda: gate.metric("loragen_measures_total", outcome="failed") == failed + 1)
+    assert mode(gate, task_id) == ("compiled", None)
+    assert shown(gate, task_id)["status"] == "ready"
 
 
 @pytest.mark.parametrize("measured_as", [(0.1, 0.0), (None, 0.0)])

@@ -135,13 +135,10 @@ class Stack:
         return 0.0
 
     def create(self, prompt: str, **fields: Any) -> dict[str, Any]:
-        """Register a task and return its object.
-
-        It is served by its recipe whatever that is worth, unless `min_fidelity` says otherwise:
-        most tests are about how recipes serve, and the demo's are not good at everything.
-        """
-        body = {"model": MODEL, "system_prompt": prompt, "min_fidelity": 0, **fields}
-        reply = self.http.post("/v1/tasks", json=body)
+        """Register a task and return its object."""
+        reply = self.http.post(
+            "/v1/tasks", json={"model": MODEL, "system_prompt": prompt, **fields}
+        )
         assert reply.status_code in (200, 201, 202), reply.text
         task: dict[str, Any] = reply.json()
         return task

@@ -88,7 +88,7 @@ def test_mixed_concurrent_requests_match_the_reference(stack: Stack, reference: 
         DEMO.draw(families[i % len(families)], Split.UNSEEN_PROMPTS, 10_000 + i)
         for i in range(TASKS)
     ]
-    tasks = [stack.create(prompt.text) for prompt in prompts]
+    tasks = [stack.create(prompt.text, min_fidelity=0) for prompt in prompts]
     recipes = stored_recipes(stack)
     questions = []
     for i in range(REQUESTS):

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.e2e.stack import CHECKPOINT, Stack, wait_until
 
 PATIENCE = 120.0
@@ -19,7 +21,7 @@ def shown(stack: Stack, task_id: str) -> dict[str, Any]:
 
 def test_a_good_recipe_is_measured_to_be_good(stack: Stack) -> None:
     example = EXAMPLES["works"][0]
-    task_id = stack.create(example["system_prompt"] + " Be kind.", min_fidelity=0.8)["id"]
+    task_id = stack.create(example["system_prompt"] + " Be kind.")["id"]
     wait_until(lambda: shown(stack, task_id)["measured"], PATIENCE)
     task = shown(stack, task_id)
     assert task["fidelity"] >= 0.8
@@ -28,11 +30,12 @@ def test_a_good_recipe_is_measured_to_be_good(stack: Stack) -> None:
 
 def test_one_worth_too_little_is_refined_and_then_serves(stack: Stack) -> None:
     example = EXAMPLES["refined"]
-    task_id = stack.create(example["system_prompt"], min_fidelity=0.8)["id"]
+    task_id = stack.create(example["system_prompt"])["id"]
     wait_until(lambda: (shown(stack, task_id)["refine"] or {}).get("status") == "done", PATIENCE)
     task = shown(stack, task_id)
     assert task["refine"]["fidelity_before"] < task["refine"]["fidelity_after"]
-    assert (task["status"], task["fidelity"]) == ("ready", task["refine"]["fidelity_after"])
+    assert task["status"] == "ready"
+    assert task["fidelity"] == pytest.approx(task["refine"]["fidelity_after"], abs=1e-3)
     reply = stack.ask(example["question"], task_id)
     assert reply.headers["x-loragen-recipe"] == task["recipe"]["id"]
     assert reply.json()["choices"][0]["message"]["content"] == example["answer"]
@@ -42,6 +45,6 @@ def test_with_probes_of_its_own_a_task_is_ready_once_it_is_measured(stack: Stack
     example = EXAMPLES["works"][1]
     items = ("fox", "table", "drum", "saw", "hat", "cake", "lamp", "sofa")
     probes = [{"input": f"My {item} was terrible."} for item in items]
-    task = stack.create(example["system_prompt"] + " Thank you.", probes=probes, min_fidelity=0.8)
+    task = stack.create(example["system_prompt"] + " Thank you.", probes=probes)
     assert task["measured"], task
     assert (task["status"] == "ready") is (task["fidelity"] >= task["min_fidelity"])

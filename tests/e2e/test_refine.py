@@ -15,7 +15,7 @@ def test_a_task_is_refined_on_probes_and_serves_on(stack: Stack) -> None:
     asked = [prompt.ask(Random(number)) for number in range(400)]
     questions = list(dict.fromkeys(each.question for each in asked))[:QUESTIONS]
     assert len(questions) == QUESTIONS
-    task = stack.create(prompt.text, min_fidelity=0.8)
+    task = stack.create(prompt.text)
     path = f"/v1/tasks/{task['id']}"
     probes = [{"input": question} for question in questions]
     reply = stack.http.post(f"{path}/refine", json={"probes": probes})

@@ -32,14 +32,15 @@ ORDER = {"type": "function", "function": {"name": "order"}}
 
 @pytest.fixture(scope="module")
 def task(stack: Stack) -> dict[str, Any]:
-    created = stack.create(PROMPT, tools=TOOLS)
+    # How calls are made is tested, not how well the recipe knows the tools.
+    created = stack.create(PROMPT, tools=TOOLS, min_fidelity=0)
     assert created["status"] == "ready", created
     return created
 
 
 def call(stack: Stack, task: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Return the answer to a request that must be one tool call."""
-    reply = stack.ask(QUESTION, task["id"], max_tokens=64, **fields)
+    reply = stack.ask(QUESTION, task["id"], max_tokens=256, **fields)
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
     for each in answer["choices"][0]["message"]["tool_calls"]:
@@ -81,7 +82,7 @@ def test_the_client_may_send_the_tools_again_and_stream(stack: Stack, task: dict
             tools=TOOLS,
             tool_choice=ORDER,
             temperature=0,
-            max_tokens=64,
+            max_tokens=256,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"task_id": task["id"]},
@@ -133,7 +134,7 @@ def test_a_conversation_with_calls_has_the_tokens_of_the_compiled_template(
 def test_other_tools_are_printed_beside_the_recipe(stack: Stack, task: dict[str, Any]) -> None:
     other = [tool("colour", item={"enum": ITEMS})]
     choice = {"type": "function", "function": {"name": "colour"}}
-    reply = stack.ask(QUESTION, task["id"], tools=other, tool_choice=choice, max_tokens=64).json()
+    reply = stack.ask(QUESTION, task["id"], tools=other, tool_choice=choice, max_tokens=256).json()
     assert reply["usage"]["loragen"]["mode"] == "hybrid"
     (made,) = reply["choices"][0]["message"]["tool_calls"]
     assert made["function"]["name"] == "colour"
@@ -143,7 +144,7 @@ def test_other_tools_are_printed_beside_the_recipe(stack: Stack, task: dict[str,
 
 
 def test_tools_without_a_task_are_passed_on(stack: Stack) -> None:
-    reply = stack.ask(QUESTION, tools=TOOLS, tool_choice=ORDER, max_tokens=64).json()
+    reply = stack.ask(QUESTION, tools=TOOLS, tool_choice=ORDER, max_tokens=256).json()
     assert reply["usage"]["loragen"]["mode"] == "base"
     (made,) = reply["choices"][0]["message"]["tool_calls"]
     check_call(made)

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from loragen.wire import CompileRequest, RefineRequest
+from loragen.wire import CompileRequest, MeasureRequest, RefineRequest
 from tests.fakes.stub_generator import StubGenerator
 
 
@@ -15,6 +15,11 @@ def generator_service(generator: StubGenerator) -> Starlette:
     async def compile_prompt(request: Request) -> Response:
         asked = CompileRequest.model_validate_json(await request.body())
         reply = await generator.compile(asked)
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    async def measure_recipe(request: Request) -> Response:
+        asked = MeasureRequest.model_validate_json(await request.body())
+        reply = await generator.measure(asked)
         return Response(reply.model_dump_json(), media_type="application/json")
 
     async def refine_task(request: Request) -> Response:
@@ -27,6 +32,7 @@ def generator_service(generator: StubGenerator) -> Starlette:
 
     routes = [
         Route("/compile", compile_prompt, methods=["POST"]),
+        Route("/measure", measure_recipe, methods=["POST"]),
         Route("/refine", refine_task, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
