@@ -47,7 +47,12 @@ def main(
 
 def render(text: str) -> str:
     """Return the README with the figures of the results."""
-    parts = [evaluation(load("demo_eval")), footprint(load("footprint")), serving(load("serving"))]
+    parts = [
+        evaluation(load("demo_eval")),
+        free(load("free_prompts")),
+        footprint(load("footprint")),
+        serving(load("serving")),
+    ]
     return BLOCK.sub(lambda block: block[1] + "\n".join(parts) + block[2], text)
 
 
@@ -112,6 +117,20 @@ def gate(splits: dict[str, Any]) -> list[str]:
         for figures in splits.values()
     )
     return [*lines, f"| of these without the prompt | {shares} |", ""]
+
+
+def free(results: dict[str, Any]) -> str:
+    """Return what the gate does not know."""
+    rows = results["rows"]
+    right = sum(row["right_with_prompt"] for row in rows)
+    questions = sum(row["questions"] for row in rows)
+    return (
+        f"What the gate cannot tell: it compares a recipe with its prompt, on made-up messages. Of "
+        f"{results['prompts']}\nprompts written like real ones (`python -m bench.free`), which the "
+        f"toy does not follow in context\neither ({right} of {questions} questions right), "
+        f"{results['compiled']} pass it, most once refined, and "
+        f"{results['compiled_and_wrong']} of those answer a\nquestion wrong.\n"
+    )
 
 
 def footprint(results: dict[str, Any]) -> str:
