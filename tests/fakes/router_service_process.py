@@ -37,7 +37,14 @@ class RouterServiceProcess:
                 {
                     "state_dir": str(self.state_dir),
                     "server": {"max_body_bytes": max_body_bytes},
-                    "generator": {"port": port, "max_queued": 48, "timeout_seconds": 60},
+                    "generator": {
+                        "port": port,
+                        "max_queued": 48,
+                        "timeout_seconds": 60,
+                        "measure_probes": 12,
+                        "refine_probes": 12,
+                        "refine_steps": 20,
+                    },
                     "edge_models": [
                         {
                             "name": "tiny",
