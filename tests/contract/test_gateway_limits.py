@@ -119,7 +119,8 @@ def test_a_stream_that_is_left_costs_what_passed(limited: Limited) -> None:
     gate = limited(tokens_per_minute=1_000)
     gate.worker.hold_after = 3
     with gate.http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as reply:
-        assert next(reply.iter_lines())
+        lines = reply.iter_lines()  # whose end would close the stream
+        assert next(lines)
         assert tokens_left(gate) < 900
     wait_until(lambda: tokens_left(gate) > 900)
     assert gate.worker.hold_after == 3

@@ -36,8 +36,13 @@ class Stack:
         *more_models: dict[str, Any],
         workers: int = 1,
         first: dict[str, Any] | None = None,
+        measure: bool = False,
     ) -> None:
-        """Start the demo's edge model, or `first` instead, and more models; none has a port yet."""
+        """Start the demo's edge model, or `first` instead, and more models; none has a port yet.
+
+        Unless told to it measures no recipe: hundreds of tasks, most of them measured to be worth
+        too little and then refined, would take minutes of two cores from other tests.
+        """
         self.state = folder / "state"
         self.port, generator_port, *ports = free_ports(3 + len(more_models))
         self.generator_metrics_port, *more_ports = ports
@@ -46,7 +51,7 @@ class Stack:
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         self.config: dict[str, Any] = {
             "state_dir": str(self.state),
-            "server": {"port": self.port},
+            "server": {"port": self.port, "measure": measure},
             "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [

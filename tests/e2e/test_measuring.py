@@ -1,17 +1,31 @@
 """Measuring on the real stack: messages that the real edge model makes up decide what serves."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.stack import CHECKPOINT, Stack, wait_until
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120.0
 """Seconds; the refiner loads the edge model at its first measure."""
 
 
 EXAMPLES: dict[str, Any] = json.loads((CHECKPOINT / "prompts.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return a stack that measures every recipe."""
+    running = Stack(tmp_path_factory.mktemp("measuring"), measure=True)
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.interrupt()
 
 
 def shown(stack: Stack, task_id: str) -> dict[str, Any]:
