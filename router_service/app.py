@@ -16,9 +16,10 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from config.generator import GeneratorSettings
 from config.load import load_settings
 from config.secret_store import SecretStore
-from config.settings import GeneratorSettings, Settings
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, LoragenError
 from loragen.families import compiled_template
 from loragen.logs import configure_logs

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from config.edge_model import POOL_FILE, EdgeModelSettings
-from config.settings import GeneratorSettings, Settings
+from config.generator import GeneratorSettings
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import FAMILIES
 

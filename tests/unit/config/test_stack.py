@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from config.edge_model import EdgeModelSettings
-from config.settings import GeneratorSettings, ServerSettings, Settings
+from config.generator import GeneratorSettings
+from config.settings import ServerSettings, Settings
 from config.stack import Stack, local_url, plan_stack, port_claims
 from config.state_folder import StateFolder
 

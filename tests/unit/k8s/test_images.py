@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from config.edge_model import EdgeModelSettings
-from config.settings import GeneratorSettings, ServerSettings
+from config.generator import GeneratorSettings
+from config.settings import ServerSettings
 from loragen import __version__
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from config.edge_model import EdgeModelSettings
-from config.settings import GeneratorSettings, Settings
+from config.generator import GeneratorSettings
+from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from router_service.plan import GENERATOR_FILES, plan_clouds, plan_refiners, plan_service
 
