@@ -66,7 +66,7 @@ def test_a_model_without_generator_is_served_and_refuses_recipes(
     info = WorkerInfo.model_validate(plain.client.http.get("/loragen").json())
     assert (info.backend, info.pool_id) == ("none", None)
     assert info.template_hash == tiny.pool.spec.template_hash
-    with pytest.raises(openai.BadRequestError, match="no generator"):
+    with pytest.raises(openai.BadRequestError, match="no pool"):
         plain.client.chat(tiny.recipe(1))
 
 
