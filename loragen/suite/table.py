@@ -52,6 +52,11 @@ def entries(values: Values) -> list[tuple[str, str]]:
     return [(key, value) for key, value in pairs]
 
 
+def row_count(values: Values) -> int:
+    """Return how many rows the table of a prompt has; 0 without one."""
+    return len(entries(values)) if "table" in values else 0
+
+
 def drawer(
     keys: Sequence[str], results: Sequence[str], **others: Sequence[str]
 ) -> Callable[[Random], Values]:

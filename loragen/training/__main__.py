@@ -19,7 +19,7 @@ from loragen.training.checkpoint import Layout, train_control, train_edge, train
 from loragen.training.edge_evaluation import EdgeEvaluator
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
-from loragen.training.fit import DENSE, PAPER
+from loragen.training.generator_run import DENSE, PAPER, TENANTS_DENSE
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import evaluate_refine
 from loragen.training.showcase import write_card, write_prompts
@@ -52,7 +52,7 @@ def checkpoint(
     torch.set_num_threads(threads)
     layout = Layout(out)
     stages = set(stage or Stage)
-    actions: dict[Stage, Callable[[], None]] = {
+    actions: dict[Stage, Callable[[], object]] = {
         Stage.EDGE: lambda: train_edge(layout, EdgeSpec(), seed),
         Stage.GENERATOR: lambda: train_generator(layout, DENSE, seed),
         Stage.GENERATOR_L0: lambda: train_generator(layout, PAPER, seed),
@@ -82,6 +82,19 @@ def edge_command(
     run = EdgeRun(out, RunSpec(TENANTS, size, rows=rows), seed)
     is_over = run.train(seconds=60 * minutes)
     logger.info("edge: %s", "done" if is_over else "time is up; run again to go on")
+
+
+@app.command(name="generator")
+def generator_command(
+    out: Annotated[Path, typer.Option(help="Checkpoint folder that holds `edge/`.")],
+    minutes: Annotated[float, typer.Option(help="Stop after this time, with a checkpoint.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train a generator on the tenants catalogue for an edge model; resumable."""
+    torch.set_num_threads(threads)
+    is_over = train_generator(Layout(out), TENANTS_DENSE, seed, seconds=60 * minutes)
+    logger.info("generator: %s", "done" if is_over else "time is up; run again to go on")
 
 
 @app.command(name="evaluate-edge")

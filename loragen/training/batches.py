@@ -14,8 +14,9 @@ from typing import Any, Final
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from loragen.suite.family import Turn
+from loragen.suite.family import Family, Turn
 from loragen.suite.splits import Catalogue, Prompt, Split
+from loragen.suite.table import row_count
 from loragen.template import CompiledTemplate
 from loragen.training.tokenizer import ASSISTANT, BOS, COMPILED_TEMPLATE, END, PAD
 
@@ -131,23 +132,43 @@ class StreamSpec:
     binding_share: float = 0.0
     """Share of rows that are drawn from the catalogue's binding families alone."""
     two_turn_share: float = 0.08
+    most_rows: int | None = None
+    """Most rows of a table; any number if None."""
     prompts_per_family: int = 20_000
+
+
+def turns_and_prompt_length(row: Row) -> tuple[int, int]:
+    """Order of rows whose prompts and segments are read apart."""
+    return len(row.segments[0]), len(row.prompt)
+
+
+def text_length(row: Row) -> int:
+    """Order of rows whose prompts and segments are read as one text."""
+    turns = [turn for segment in row.segments for turn in segment]
+    return len(row.prompt) + sum(len(turn.question) + len(turn.answer) for turn in turns)
 
 
 def training_batches(renderer: Renderer, spec: StreamSpec, seed: str) -> Iterator[Batch]:
     """Yield batches of training prompts for ever."""
     rng = Random(seed)
     while True:
-        yield from _chunk(renderer, spec, rng, _turns_and_prompt_length)
+        yield from _chunk(renderer, spec, rng, turns_and_prompt_length)
 
 
 def resumable_batches(
-    renderer: Renderer, spec: StreamSpec, seed: str, start: int
+    renderer: Renderer,
+    spec: StreamSpec,
+    seed: str,
+    start: int,
+    order: Callable[[Row], Any] = text_length,
 ) -> Iterator[Batch]:
-    """Yield training batch number `start` and those after it; each follows from seed and number."""
+    """Yield training batch number `start` and those after it; each follows from seed and number.
+
+    Rows of one batch are neighbours in `order`.
+    """
     skipped = start % _CHUNK
     for number in count(start // _CHUNK):
-        batches = _chunk(renderer, spec, Random(f"{seed}/{number}"), _text_length)
+        batches = _chunk(renderer, spec, Random(f"{seed}/{number}"), order)
         yield from islice(batches, skipped, None)
         skipped = 0
 
@@ -170,20 +191,11 @@ def _chunk(
         yield renderer.batch(chunk, bare)
 
 
-def _turns_and_prompt_length(row: Row) -> tuple[int, int]:
-    return len(row.segments[0]), len(row.prompt)
-
-
-def _text_length(row: Row) -> int:
-    turns = [turn for segment in row.segments for turn in segment]
-    return len(row.prompt) + sum(len(turn.question) + len(turn.answer) for turn in turns)
-
-
 def _training_row(spec: StreamSpec, rng: Random) -> Row:
     catalogue = spec.catalogue
     is_binding = spec.binding_share > 0 and rng.random() < spec.binding_share
     family = rng.choice(catalogue.binding if is_binding else catalogue.seen)
-    prompt = catalogue.draw(family, Split.TRAIN, rng.randrange(spec.prompts_per_family))
+    prompt = _training_prompt(spec, family, rng)
     turns = 2 if rng.random() < spec.two_turn_share else 1
     segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]
     if rng.random() >= spec.plain_share:
@@ -193,6 +205,14 @@ def _training_row(spec: StreamSpec, rng: Random) -> Row:
     return Row(
         catalogue.surround("", rng).strip() or "You are a helpful assistant.", tuple(unruled)
     )
+
+
+def _training_prompt(spec: StreamSpec, family: Family, rng: Random) -> Prompt:
+    while True:
+        index = rng.randrange(spec.prompts_per_family)
+        prompt = spec.catalogue.draw(family, Split.TRAIN, index)
+        if spec.most_rows is None or row_count(prompt.values) <= spec.most_rows:
+            return prompt
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:

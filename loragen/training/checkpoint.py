@@ -10,8 +10,10 @@ Cloud models are stored in float16 and widened on load: recipes are always those
 weights.
 """
 
+import copy
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +26,8 @@ from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO
 from loragen.template import FILE_NAME, CompiledTemplate
-from loragen.training.fit import LINEARS, FitSpec, fit_generator, fit_multitask
+from loragen.training.fit import LINEARS, fit_multitask
+from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
 from loragen.training.pretrain import EdgeSpec, pretrain
 from loragen.training.tokenizer import (
     BOS,
@@ -67,6 +70,10 @@ class Layout:
         """Generator of a level."""
         return self.root / ("generator" if level is Level.DENSE else "generator_l0")
 
+    def state(self, level: Level) -> Path:
+        """Checkpoint of a generator run that is not over; its folder is made by the edge stage."""
+        return self.root / f"{self.generator(level).name}.pt"
+
     def cloud(self, level: Level) -> Path:
         """Cloud model of a level."""
         return self.root / ("cloud" if level is Level.DENSE else "cloud_l0")
@@ -83,26 +90,40 @@ def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
     (layout.edge / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
 
 
-def train_generator(layout: Layout, spec: FitSpec, seed: int) -> None:
-    """Train a generator for `edge/`, and write its two folders."""
+def train_generator(
+    layout: Layout, spec: GeneratorRunSpec, seed: int, *, seconds: float = math.inf
+) -> bool:
+    """Train a generator for `edge/`, write its two folders, and return whether it is done.
+
+    It goes on from where an earlier process stopped.
+    """
     edge, tokenizer = _load_edge(layout)
-    reader, pool = fit_generator(edge, tokenizer, spec, seed)
-    cloud = reader.cloud.half()
+    state = layout.state(spec.level)
+    run = GeneratorRun(edge, tokenizer, spec, seed, state)
+    is_over = run.train(seconds=seconds)
+    _write_generator(layout, run, spec)
+    if is_over:
+        state.unlink()
+    return is_over
+
+
+def _write_generator(layout: Layout, run: GeneratorRun, spec: GeneratorRunSpec) -> None:
+    cloud = copy.deepcopy(run.reader.cloud).half()
     cloud.config.max_position_embeddings = GENERATOR_CONTEXT
     cloud_folder = layout.cloud(spec.level)
     cloud.save_pretrained(cloud_folder)
-    save_tokenizer(tokenizer, cloud_folder)
+    save_tokenizer(run.tokenizer, cloud_folder)
     generator = GeneratorSpec(
         cloud=f"../{cloud_folder.name}",
         edge="../edge",
         context=GENERATOR_CONTEXT,
         prefix=f"{BOS}{SYSTEM}",
         suffix=END,
-        router=reader.router.spec,
+        router=run.reader.router.spec,
     )
     pool_spec = _pool_spec(layout, spec.experts, spec.rank)
     folder = layout.generator(spec.level)
-    save_generator(folder, reader, generator, pool_spec, pool.experts())
+    save_generator(folder, run.reader, generator, pool_spec, run.pool.experts())
 
 
 def train_control(layout: Layout, seed: int) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from loragen.suite.family import Family
 from loragen.suite.splits import Catalogue, Prompt, Split
-from loragen.suite.table import entries
+from loragen.suite.table import row_count
 from loragen.training.batches import Batch, Renderer, Row
 from loragen.training.passes import exact_matches, prompted_states
 from loragen.training.questions import QUESTIONS, question_rows
@@ -47,8 +47,8 @@ class EdgeEvaluator:
                 "none": _mean(self._hits(rows, bare=True)),
             }
             for prompt, hits_Q in zip(drawn, hits_BQ, strict=True):
-                if "table" in prompt.values:
-                    by_rows[len(entries(prompt.values))].append(_mean(hits_Q))
+                if rows_of_table := row_count(prompt.values):
+                    by_rows[rows_of_table].append(_mean(hits_Q))
         return {
             "full_prompt": _average([row["full_prompt"] for row in families.values()]),
             "none": _average([row["none"] for row in families.values()]),

@@ -1,0 +1,99 @@
+"""A generator run goes through its courses, and goes on where it stopped."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from loragen.recipe import Level
+from loragen.suite.demo import DEMO
+from loragen.suite.tables import GLOSSARY
+from loragen.suite.tenants import TENANTS
+from loragen.training.batches import Renderer, StreamSpec, resumable_batches
+from loragen.training.generator_run import Course, GeneratorRun, GeneratorRunSpec
+from loragen.training.growth import CloudSize
+from loragen.training.pretrain import EdgeSize, new_model
+from loragen.training.tokenizer import train_tokenizer
+
+SPEC = GeneratorRunSpec(
+    Level.DENSE,
+    experts=4,
+    rank=1,
+    courses=(Course(2, short_share=1.0), Course(3)),
+    cloud=CloudSize(hidden=64, layers=3),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer(DEMO, 2048, seed=0)
+
+
+@pytest.fixture
+def edge(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return new_model(tokenizer, EdgeSize(hidden=32, layers=2, heads=1, intermediate=48))
+
+
+def test_courses_follow_each_other() -> None:
+    assert [SPEC.course(step) for step in (0, 1, 2, 4)] == [
+        (SPEC.courses[0], 0),
+        (SPEC.courses[0], 1),
+        (SPEC.courses[1], 0),
+        (SPEC.courses[1], 2),
+    ]
+    with pytest.raises(IndexError):
+        SPEC.course(5)
+
+
+def test_a_run_that_stopped_ends_as_one_that_did_not(
+    tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    def run(state: str) -> GeneratorRun:
+        return GeneratorRun(edge, tokenizer, SPEC, 3, tmp_path / state)
+
+    whole = run("whole.pt")
+    assert whole.train()
+    stopped = run("stopped.pt")
+    for steps in (1, 3):
+        assert not stopped.train(steps=steps)
+        stopped = run("stopped.pt")
+    assert stopped.step == 4
+    assert stopped.train()
+    for one, other in ((whole.reader, stopped.reader), (whole.pool, stopped.pool)):
+        for name, weight in one.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], weight)
+
+
+def test_training_leaves_the_edge_model_as_it_is(
+    tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    before = {name: weight.clone() for name, weight in edge.state_dict().items()}
+    run = GeneratorRun(edge, tokenizer, SPEC, 3, tmp_path / "state.pt")
+    pool = {name: weight.clone() for name, weight in run.pool.state_dict().items()}
+    run.train(steps=2)
+    assert all(torch.equal(weight, before[name]) for name, weight in edge.state_dict().items())
+    assert any(not torch.equal(weight, pool[n]) for n, weight in run.pool.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "expected"), [(2, {2}), (4, {2, 3, 4}), (None, {2, 3, 4, 5, 6})]
+)
+def test_tables_of_a_course_have_at_most_its_rows(
+    tokenizer: PreTrainedTokenizerBase, most_rows: int | None, expected: set[int]
+) -> None:
+    table = replace(GLOSSARY, wordings=("Words:{table}",), rows=("{key} = {value}",))
+    spec = StreamSpec(
+        replace(TENANTS, seen=(table,)),
+        rows=8,
+        segments=1,
+        plain_share=0.0,
+        short_share=1.0,
+        most_rows=most_rows,
+    )
+    batches = islice(resumable_batches(Renderer(tokenizer), spec, "rows", 0), 8)
+    texts = [text for batch in batches for text in tokenizer.batch_decode(batch.prompts)]
+    assert {text.count("=") for text in texts} == expected
