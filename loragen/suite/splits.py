@@ -4,6 +4,7 @@ TRAIN and the UNSEEN splits never share values (`Family.is_held_out`), so a reci
 an unseen prompt was compiled, not remembered.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,10 @@ class Catalogue:
     def families(self, split: Split) -> tuple[Family, ...]:
         """Return the families that a split draws from."""
         return self.unseen if split is Split.UNSEEN_FAMILIES else self.seen
+
+    def prompts_per_family(self, split: Split, prompts: int) -> int:
+        """Return how many prompts of each family make up at least so many of a split."""
+        return math.ceil(prompts / len(self.families(split)))
 
     def draw(self, family: Family, split: Split, index: int) -> Prompt:
         """Return prompt number `index` of a family and split."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import torch
 import typer
@@ -36,6 +36,16 @@ class Stage(StrEnum):
     GENERATOR_L0 = "generator-l0"
     CONTROL = "control"
     PROMPTS = "prompts"
+
+
+class CatalogueName(StrEnum):
+    """Suites that an evaluation can ask."""
+
+    DEMO = "demo"
+    TENANTS = "tenants"
+
+
+CATALOGUES: Final = {CatalogueName.DEMO: DEMO, CatalogueName.TENANTS: TENANTS}
 
 
 @app.command()
@@ -119,13 +129,14 @@ def evaluate_refine_command(
     prompts: Annotated[int, typer.Option(help="Prompts per family.")] = 2,
     probes: Annotated[int, typer.Option(help="Probes per prompt.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps of fitting.")] = 100,
+    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.DEMO,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Print what fitting single tasks' gates brings on the demo catalogue."""
+    """Print what fitting single tasks' gates brings."""
     torch.set_num_threads(threads)
     spec = RefineSpec(steps=steps)
     layout = Layout(checkpoint)
-    figures = evaluate_refine(layout, DEMO, spec, prompts=prompts, probes=probes)
+    figures = evaluate_refine(layout, CATALOGUES[catalogue], spec, prompts=prompts, probes=probes)
     typer.echo(json.dumps(figures, indent=1))
 
 
@@ -133,22 +144,23 @@ def evaluate_refine_command(
 def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    prompts: Annotated[int, typer.Option(help="Prompts per family and split.", min=2)] = 48,
+    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.DEMO,
+    tasks: Annotated[int, typer.Option(help="Tasks per split, at least.", min=2)] = 500,
     gated: Annotated[
-        int, typer.Option(help="Of these, prompts that are measured and refined too.", min=1)
-    ] = 48,
+        int, typer.Option(help="Tasks per split that are measured and refined too.", min=1)
+    ] = 500,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Measure recipes against the full prompt and the controls, on prompts never trained on."""
     torch.set_num_threads(threads)
-    figures = evaluate(checkpoint, prompts, gated)
+    figures = evaluate(checkpoint, CATALOGUES[catalogue], tasks, gated)
     figures["command"] = (
         f"python -m loragen.training evaluate --checkpoint {checkpoint} --out {out} "
-        f"--prompts {prompts} --gated {gated}"
+        f"--catalogue {catalogue} --tasks {tasks} --gated {gated}"
     )
     figures["measure"] = (
-        "share of questions answered exactly (greedy, every token and the end); ci95 is the "
-        "half-width over prompts"
+        "share of questions answered exactly (greedy, every token and the end); ci95 is a "
+        "bootstrap interval over tasks"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,6 @@ folder, as in serving.
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +29,15 @@ from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.method.refine import RefineSpec
 from loragen.recipe import Level, Recipe
-from loragen.suite.demo import DEMO
 from loragen.suite.family import Family
-from loragen.suite.splits import Prompt, Split
+from loragen.suite.splits import Catalogue, Prompt, Split
+from loragen.suite.table import row_count
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import GateEvaluator
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import QUESTIONS, question_batch
+from loragen.training.resampling import interval
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class Case:
 class Evaluator:
     """Scores one generator of a checkpoint against all controls."""
 
-    def __init__(self, layout: Layout, level: Level) -> None:
+    def __init__(self, layout: Layout, level: Level, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
         self._pool = Pool.load(layout.generator(level) / "pool.safetensors")
         self._edge = EdgeModel.load(layout.edge, self._pool)
         self._generator = Generator.load(layout.generator(level))
@@ -75,7 +76,7 @@ class Evaluator:
     @torch.inference_mode()
     def score(self, split: Split, prompts: int) -> Figures:
         """Return the mean of every system over the families of a split, and each family's."""
-        cases = [self._case(family, split, prompts) for family in DEMO.families(split)]
+        cases = [self._case(family, split, prompts) for family in self._catalogue.families(split)]
         recipes = [
             self._generator.compile([prompt.text for prompt in case.prompts]) for case in cases
         ]
@@ -91,17 +92,22 @@ class Evaluator:
         }
         return {
             **{system: _mean(hits) for system, hits in pooled.items()},
-            "ci95": {system: _half_width(hits) for system, hits in pooled.items()},
+            "ci95": {
+                system: interval(hits_BQ.float().mean(1)) for system, hits_BQ in pooled.items()
+            },
             "prompts": prompts * len(cases),
             "questions": prompts * len(cases) * QUESTIONS,
             "per_family": {
                 name: {system: _mean(hits) for system, hits in figures.items()}
                 for name, figures in per_family.items()
             },
+            "tables_by_rows": _by_rows(
+                [row_count(prompt.values) for case in cases for prompt in case.prompts], pooled
+            ),
         }
 
     def _case(self, family: Family, split: Split, prompts: int) -> Case:
-        drawn = [DEMO.draw(family, split, index) for index in range(prompts)]
+        drawn = [self._catalogue.draw(family, split, index) for index in range(prompts)]
         return Case(family, drawn, question_batch(self._renderer, family, split, drawn))
 
     def _score_case(
@@ -133,8 +139,8 @@ class Evaluator:
 
     def _mean_recipe(self) -> Recipe:
         texts = [
-            DEMO.draw(family, Split.TRAIN, index).text
-            for family in DEMO.seen
+            self._catalogue.draw(family, Split.TRAIN, index).text
+            for family in self._catalogue.seen
             for index in range(MEAN_PROMPTS)
         ]
         gates = np.mean([recipe.gates for recipe in self._generator.compile(texts)], axis=0)
@@ -142,18 +148,24 @@ class Evaluator:
         return Recipe.encode(gates, pool_id=head.pool_id, level=head.level)
 
 
-def evaluate(root: Path, prompts: int, gated: int) -> Figures:
-    """Return the figures of both generators on all splits, `prompts` per family.
+def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int) -> Figures:
+    """Return the figures of both generators on all splits, at least so many tasks on each.
 
-    Refining, and what the gate serves, are those of the shipped one on `gated` prompts per family.
+    Refining, and what the gate serves, are those of the shipped one on `gated` tasks.
     """
     layout = Layout(root)
-    figures: Figures = {}
+    figures: Figures = {"catalogue": catalogue.name}
     for key, level in (("shipped", Level.DENSE), ("L0", Level.PAPER)):
-        evaluator = Evaluator(layout, level)
-        figures[key] = {str(split): evaluator.score(split, prompts) for split in SPLITS}
-    gate = GateEvaluator(layout, DEMO, RefineSpec())
-    figures["gate"] = {str(split): gate.score(split, gated) for split in SPLITS}
+        evaluator = Evaluator(layout, level, catalogue)
+        figures[key] = {
+            str(split): evaluator.score(split, catalogue.prompts_per_family(split, tasks))
+            for split in SPLITS
+        }
+    gate = GateEvaluator(layout, catalogue, RefineSpec())
+    figures["gate"] = {
+        str(split): gate.score(split, catalogue.prompts_per_family(split, gated))
+        for split in SPLITS
+    }
     for split, row in figures["gate"].items():
         figures["shipped"][split]["refined"] = row["refined"]
     return figures
@@ -169,11 +181,16 @@ def _with_other_values(prompts: Sequence[Prompt], index: int) -> int:
     raise ValueError("all prompts of the family have the same values")
 
 
+def _by_rows(rows_B: Sequence[int], pooled: dict[str, torch.Tensor]) -> dict[str, Figures]:
+    """Return what every system reaches on prompts with a table, per number of its rows."""
+    return {
+        str(rows): {
+            system: _mean(hits_BQ[[each == rows for each in rows_B]])
+            for system, hits_BQ in pooled.items()
+        }
+        for rows in sorted(set(rows_B) - {0})
+    }
+
+
 def _mean(hits_BQ: torch.Tensor) -> float:
     return round(hits_BQ.float().mean().item(), 4)
-
-
-def _half_width(hits_BQ: torch.Tensor) -> float:
-    """Return 1.96 standard errors, over prompts: questions of one prompt are not independent."""
-    means_B = hits_BQ.float().mean(1)
-    return round(1.96 * means_B.std().item() / math.sqrt(len(means_B)), 4)

@@ -8,7 +8,11 @@ from loragen.training.__main__ import app
 def test_help_names_commands_and_options() -> None:
     runner = CliRunner()
     assert "checkpoint" in runner.invoke(app, ["--help"]).output
-    for command, option in (("checkpoint", "--seed"), ("evaluate", "--prompts")):
+    for command, option in (
+        ("checkpoint", "--seed"),
+        ("evaluate", "--catalogue"),
+        ("generator", "--minutes"),
+    ):
         result = runner.invoke(app, [command, "--help"], terminal_width=200)
         assert result.exit_code == 0
         assert option in result.output

@@ -11,6 +11,7 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Level
+from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.template import CompiledTemplate
 from loragen.training.checkpoint import Layout
@@ -22,7 +23,7 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture(scope="module")
 def dense() -> Figures:
-    return Evaluator(Layout(CHECKPOINT), Level.DENSE).score(Split.UNSEEN_PROMPTS, prompts=4)
+    return Evaluator(Layout(CHECKPOINT), Level.DENSE, DEMO).score(Split.UNSEEN_PROMPTS, prompts=4)
 
 
 def test_recipes_do_what_prompts_do_on_unseen_prompts(dense: Figures) -> None:
@@ -39,7 +40,7 @@ def test_controls_do_not(dense: Figures) -> None:
 
 
 def test_paper_recipes_carry_much_of_the_prompt() -> None:
-    paper = Evaluator(Layout(CHECKPOINT), Level.PAPER).score(Split.UNSEEN_PROMPTS, prompts=4)
+    paper = Evaluator(Layout(CHECKPOINT), Level.PAPER, DEMO).score(Split.UNSEEN_PROMPTS, prompts=4)
     assert paper["recipe"] >= 0.3 * paper["full_prompt"]
 
 
