@@ -5,8 +5,8 @@ an unseen prompt was compiled, not remembered.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 
@@ -55,10 +55,16 @@ class Catalogue:
     sentences: tuple[str, ...]
     binding: tuple[Family, ...] = ()
     """Seen families whose prompts bind values to keys; small models learn these last."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """How often training draws a family against others, by its name: once unless it is here."""
 
     def families(self, split: Split) -> tuple[Family, ...]:
         """Return the families that a split draws from."""
         return self.unseen if split is Split.UNSEEN_FAMILIES else self.seen
+
+    def weighted(self, families: tuple[Family, ...]) -> list[Family]:
+        """Return families for training to choose from, each as often as its weight."""
+        return [family for family in families for _ in range(self.weights.get(family.name, 1))]
 
     def prompts_per_family(self, split: Split, prompts: int) -> int:
         """Return how many prompts of each family make up at least so many of a split."""

@@ -194,7 +194,8 @@ def _chunk(
 def _training_row(spec: StreamSpec, rng: Random) -> Row:
     catalogue = spec.catalogue
     is_binding = spec.binding_share > 0 and rng.random() < spec.binding_share
-    family = rng.choice(catalogue.binding if is_binding else catalogue.seen)
+    families = catalogue.weighted(catalogue.binding if is_binding else catalogue.seen)
+    family = rng.choice(families)
     prompt = _training_prompt(spec, family, rng)
     turns = 2 if rng.random() < spec.two_turn_share else 1
     segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]
