@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench chaos lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/
 
 bench: setup  ## measure serving: many tasks, the bare engine, the full prompt in context
 	@$(BIN)/python -m bench.serving --out bench/results/serving.json
+
+chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
+	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json
 
 lock: setup  ## resolve the dependencies again into config/requirements/*.lock
 	@sh scripts/lock.sh

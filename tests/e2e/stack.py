@@ -37,6 +37,7 @@ class Stack:
         workers: int = 1,
         first: dict[str, Any] | None = None,
         measure: bool = False,
+        server: dict[str, Any] | None = None,
     ) -> None:
         """Start the demo's edge model, or `first` instead, and more models; none has a port yet.
 
@@ -51,7 +52,7 @@ class Stack:
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         self.config: dict[str, Any] = {
             "state_dir": str(self.state),
-            "server": {"port": self.port, "measure": measure},
+            "server": {"port": self.port, "measure": measure, **(server or {})},
             "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [

@@ -1,0 +1,191 @@
+"""Traffic: clients of all tenants, and what came of each of their requests."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import httpx
+
+from tests.chaos.canaries import Canary
+from tests.chaos.errors import is_error_object
+from tests.chaos.tenants import Slot
+
+Kind = Literal[
+    "right",
+    "error",
+    "error event",
+    "unreached",
+    "cut",
+    "foreign answer",
+    "wrong answer",
+    "malformed",
+]
+"""What comes of a request.
+
+right           the answer that one of the prompts gives which the name stood for
+error           an error object with a status of 4xx or 5xx
+error event     a stream whose last event is an error object
+unreached       no connection, or closed before a byte of an answer
+cut             a connection that broke within an answer, as the client's library says
+foreign answer  the answer of another prompt
+wrong answer    any other text
+malformed       anything else
+"""
+
+EXPECTED_STATUSES: Final = frozenset({404, 429, 500, 502, 503, 504})
+
+
+class Traffic:
+    """Threads that ask for answers until told to end."""
+
+    def __init__(
+        self,
+        gateways: Sequence[str],
+        slots: Sequence[Slot],
+        *,
+        foreign: frozenset[str],
+        model: str,
+        clients: int,
+    ) -> None:
+        """Start; `foreign` are the answers of all prompts."""
+        self._gateways, self._slots, self._model = list(gateways), list(slots), model
+        self._foreign = foreign
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self.kinds: Counter[Kind] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.modes: Counter[str] = Counter()
+        self.details: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True)
+            for number in range(clients)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Let every client finish its request."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive(), "a request hangs"
+
+    @property
+    def requests(self) -> int:
+        """How many were answered or failed so far."""
+        with self._lock:
+            return self.kinds.total()
+
+    def _run(self, number: int) -> None:
+        chance = random.Random(f"client {number}")
+        with httpx.Client(timeout=90) as client:
+            while not self._ending.is_set():
+                slot = chance.choice(self._slots)
+                canary = slot.current
+                if canary is None:
+                    continue
+                gateway = chance.choice(self._gateways)
+                kind, detail = self._ask(
+                    client, gateway, slot, canary, is_stream=chance.random() < 0.5
+                )
+                with self._lock:
+                    self.kinds[kind] += 1
+                    if kind in ("foreign answer", "wrong answer", "malformed"):
+                        self.details.append(f"{kind}: {detail}")
+                if kind == "unreached":
+                    self._ending.wait(0.1)
+
+    def _ask(
+        self, client: httpx.Client, gateway: str, slot: Slot, canary: Canary, *, is_stream: bool
+    ) -> tuple[Kind, str]:
+        body = {
+            "model": f"{self._model}:{slot.name}",
+            "messages": [{"role": "user", "content": canary.question}],
+            "temperature": 0,
+            "max_tokens": 48,
+            "stream": is_stream,
+        }
+        headers = {"authorization": f"Bearer {slot.key}"}
+        started = time.monotonic()
+        text = ""
+        url = gateway + "/v1/chat/completions"
+        try:
+            with client.stream("POST", url, json=body, headers=headers) as reply:
+                try:
+                    for part in reply.iter_text():
+                        text += part
+                except httpx.TransportError as error:
+                    return "cut", repr(error)
+        except httpx.TransportError as error:
+            return "unreached", repr(error)
+        allowed = slot.between(started, time.monotonic())
+        kind = self._judge(reply, text, allowed, canary, is_stream=is_stream)
+        return kind, f"{slot.name} {reply.status_code} {canary} {text[-400:]}"
+
+    def _judge(
+        self,
+        reply: httpx.Response,
+        text: str,
+        allowed: Sequence[Canary | None],
+        asked: Canary,
+        *,
+        is_stream: bool,
+    ) -> Kind:
+        try:
+            if reply.status_code != 200:
+                return self._judge_error(reply, json.loads(text), allowed)
+            answer = _streamed(text) if is_stream else _message(json.loads(text))
+        except (ValueError, KeyError, IndexError, TypeError):
+            return "malformed"
+        if answer is None:
+            return "error event"
+        with self._lock:
+            self.modes[reply.headers["x-loragen-mode"]] += 1
+        if asked in allowed and answer == asked.answer:
+            return "right"
+        # The name moved meanwhile: its other prompt answers a question that it was not drawn for.
+        if any(other != asked for other in allowed):
+            return "right" if not self._is_foreign(answer, allowed) else "foreign answer"
+        return "foreign answer" if answer in self._foreign else "wrong answer"
+
+    def _is_foreign(self, answer: str, allowed: Sequence[Canary | None]) -> bool:
+        own = {canary.answer for canary in allowed if canary is not None}
+        return answer in self._foreign - own
+
+    def _judge_error(
+        self, reply: httpx.Response, body: Any, allowed: Sequence[Canary | None]
+    ) -> Kind:
+        if not is_error_object(body) or reply.status_code not in EXPECTED_STATUSES:
+            return "malformed"
+        if reply.status_code == 404 and None not in allowed:
+            return "malformed"  # the task is there
+        with self._lock:
+            self.codes[f"{reply.status_code} {body['error']['code']}"] += 1
+        return "error"
+
+
+def _message(body: dict[str, Any]) -> str:
+    content: str = body["choices"][0]["message"]["content"]
+    return content
+
+
+def _streamed(text: str) -> str | None:
+    """Return the text of a stream, None if it ends with an error event.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is not a stream of chunks.
+    """
+    events = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+    if not events or not text.endswith("\n\n"):
+        raise ValueError("not a whole stream")
+    *chunks, last = events
+    parsed = [json.loads(chunk) for chunk in chunks]
+    if last != "[DONE]":
+        if not is_error_object(json.loads(last)):
+            raise ValueError("the last event is no error")
+        return None
+    return "".join(c["choices"][0]["delta"].get("content") or "" for c in parsed if c["choices"])
