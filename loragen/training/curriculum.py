@@ -58,8 +58,8 @@ PHASES: Final = (
     Phase("words", style=2, steps=3000, grows=True),
     Phase("widen", style=4, steps=80, text_share=0.35, short_share=1.0),
     Phase("rules", style=4, steps=1200, text_share=0.8, short_share=1.0, binding_share=0.5),
-    Phase("prompts", style=4, steps=1500, text_share=0.85, short_share=0.4, binding_share=0.2),
-    Phase("cooldown", style=4, steps=800, text_share=0.9, short_share=0.3, decays=True),
+    Phase("prompts", style=4, steps=1300, text_share=0.85, short_share=0.4, binding_share=0.2),
+    Phase("cooldown", style=4, steps=600, text_share=0.9, short_share=0.3, decays=True),
 )
 
 
