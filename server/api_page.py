@@ -11,14 +11,12 @@ from typing import Any, Final
 
 from config.edge_model import EdgeModelSettings
 from config.settings import Settings
-from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, StartupError
 from server.app import create_app
+from server.document import seen_errors
 
 PAGE: Final = Path("docs/api.md")
 
 _BLOCK: Final = re.compile(r"(<!-- written: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_UNSEEN: Final = (StartupError, RecipeInvalid, RecipeMismatch)
-"""Errors that no client meets."""
 _SCALARS: Final = (str, int, float, bool)
 
 Schema = Mapping[str, Any]
@@ -49,17 +47,8 @@ def render(page: str, document: Schema) -> str:
 def _errors() -> Iterator[str]:
     yield "| status | code | |"
     yield "|---|---|---|"
-    for error in sorted(_descendants(LoragenError), key=lambda error: error.status):
-        if not issubclass(error, _UNSEEN):
-            yield f"| {error.status} | `{error.code}` | {error.__doc__} |"
-
-
-def _descendants(root: type[LoragenError]) -> Iterator[type[LoragenError]]:
-    """Yield ours alone: what runs in this process may have derived more."""
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == root.__module__:
-            yield from _descendants(child)
+    for error in seen_errors():
+        yield f"| {error.status} | `{error.code}` | {error.__doc__} |"
 
 
 def _calls(document: Schema) -> Iterator[str]:

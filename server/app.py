@@ -25,6 +25,7 @@ from server.conversation import ConversationRule
 from server.crew import Crew, Limits
 from server.discovery import Discovery
 from server.dispatch import Dispatcher
+from server.document import install_document
 from server.drain import DrainMiddleware
 from server.entrance import Entrance
 from server.envelope import Envelope
@@ -216,6 +217,7 @@ def build_app(
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
     install_error_handlers(app)
+    install_document(app, auth=settings.server.auth)
     for part in (names, transfer, tasks, generation, responses, usage, system):
         app.include_router(part.router)
     if settings.server.metrics_port is None:

@@ -7,7 +7,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest, start_http_s
 router = APIRouter()
 
 
-@router.get("/metrics", tags=["operation"])
+@router.get(
+    "/metrics",
+    tags=["operation"],
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
+)
 async def metrics() -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

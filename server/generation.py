@@ -28,6 +28,16 @@ router = APIRouter(prefix="/v1", tags=["generation"])
 CLIENT_CLOSED_REQUEST: Final = 499
 """Nobody reads this status; it tells such requests apart in the metrics, as nginx does."""
 
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        }
+    }
+}
+"""What the calls answer, for the OpenAPI document: whole, or with `stream` as events."""
+
 SSE_HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
 
 
@@ -45,7 +55,7 @@ class HeldStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", responses=ANSWERS)
 async def chat_completions(
     request: ChatRequest,
     http: Request,
@@ -58,7 +68,7 @@ async def chat_completions(
     return await while_connected(http, work, seconds=parts.settings.request_timeout_seconds)
 
 
-@router.post("/completions")
+@router.post("/completions", responses=ANSWERS)
 async def completions(
     request: CompletionRequest,
     http: Request,

@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from loragen.errors import LoragenError, TaskNotFound, Unavailable
 from loragen.names import Change, History, Name, Version
 from loragen.task import Task, TaskRecord
+from server.document import described
 from server.registration import finish, register
 from server.requests import RollbackRequest, TaskRequest
 from server.services import Services, services, tenant
@@ -28,7 +29,7 @@ Parts = Annotated[Services, Depends(services)]
 Owner = Annotated[str, Depends(tenant)]
 
 
-@router.put("")
+@router.put("", responses=described(200, 201, 202))
 async def put_name(name: Name, request: TaskRequest, parts: Parts, owner: Owner) -> Response:
     """Point a name at a prompt: 201 for another version, 200 if it is the current one.
 
@@ -84,7 +85,7 @@ async def list_versions(name: Name, parts: Parts, owner: Owner) -> dict[str, Any
     return {"object": "list", "data": versions, "has_more": False}
 
 
-@router.post("/rollback")
+@router.post("/rollback", responses=described(200, 201))
 async def roll_back(
     name: Name, parts: Parts, owner: Owner, request: RollbackRequest | None = None
 ) -> Response:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import LoragenError, WorkerUnavailable
-from server.generation import HeldStream, serve, while_connected
+from server.generation import ANSWERS, HeldStream, serve, while_connected
 from server.reference import TaskReference
 from server.response_request import ResponsesRequest
 from server.response_writer import ResponseWriter
@@ -28,7 +28,7 @@ _OURS: Final = {
 """What fields of chat completions are called here."""
 
 
-@router.post("/responses")
+@router.post("/responses", responses=ANSWERS)
 async def responses(
     request: ResponsesRequest,
     http: Request,

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from loragen import __version__
 from loragen.errors import EdgeModelNotFound, StoreUnavailable
+from server.document import described
 from server.services import Services, services, tenant
 
 router = APIRouter()
@@ -50,7 +51,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", tags=["operation"])
+@router.get("/ready", tags=["operation"], responses=described(200, 503))
 async def ready(parts: Parts) -> JSONResponse:
     """Return 200 when every configured model has a worker and Redis answers, else 503 and why."""
     if parts.drain.has_begun:

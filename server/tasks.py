@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import TaskNotFound
 from loragen.task import RefineOutcome, Task, TaskRecord
+from server.document import described
 from server.registration import finish, register, remove
 from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest
 from server.services import Services, services, tenant
@@ -18,7 +19,7 @@ Parts = Annotated[Services, Depends(services)]
 Owner = Annotated[str, Depends(tenant)]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=described(200, 201, 202))
 async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) -> Response:
     """Register a prompt and tools: 201 when ready, 202 while it compiles, 200 when it existed.
 

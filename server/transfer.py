@@ -33,6 +33,8 @@ IMPORT_PATH: Final = "/v1/tasks/import"
 
 _LINES: Final = "application/x-ndjson"
 _PAGE: Final = 100
+_CONTENT: Final[dict[str, Any]] = {"content": {_LINES: {"schema": {"type": "string"}}}}
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: _CONTENT}
 
 Parts = Annotated[Services, Depends(services)]
 Owner = Annotated[str, Depends(tenant)]
@@ -55,14 +57,19 @@ class TaskLine(TaskFields):
     names: tuple[NamedVersion, ...] = ()
 
 
-@router.get("/export")
+@router.get("/export", response_class=StreamingResponse, responses=_ANSWER)
 async def export_tasks(parts: Parts, owner: Owner) -> Response:
     """Return all tasks, oldest first, one JSON object a line; they contain the prompts."""
     await parts.store.ping()  # once the stream has begun, a failure can only cut it
     return StreamingResponse(_exported(parts, owner), media_type=_LINES)
 
 
-@router.post("/import", status_code=200)
+@router.post(
+    "/import",
+    response_class=StreamingResponse,
+    responses=_ANSWER,
+    openapi_extra={"requestBody": {"required": True, **_CONTENT}},
+)
 async def import_tasks(http: Request, parts: Parts, owner: Owner) -> Response:
     """Create what is missing of exported tasks; a result for each line, then their counts.
 
