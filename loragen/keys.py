@@ -4,6 +4,7 @@ k_tenant = HKDF-SHA256(master secret, info = tenant id)            (RFC 5869)
 task_id  = "task_" + base32(HMAC-SHA256(k_tenant, "task", edge model, prompt[, tools]))[:26]
 recipe key = HMAC-SHA256(k_tenant, "recipe", task_id, pool, generator, level, template)
 conversation key = HMAC-SHA256(k_tenant, "conversation", task_id, texts it began with)
+cache salt = HMAC-SHA256(k_tenant, "cache salt")
 
 The same prompt and tools of the same tenant have the same id for ever; a pool upgrade changes
 recipe keys only.
@@ -12,6 +13,7 @@ recipe keys only.
 import hmac
 from base64 import b32encode
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -52,6 +54,16 @@ class TenantKeys:
     def conversation_key(self, *, task_id: str, texts: Sequence[str]) -> str:
         """Return the key of a conversation that follows a task and began with these texts."""
         return self._mac("conversation", task_id, *texts).hex()[:32]
+
+    @cached_property
+    def cache_salt(self) -> str:
+        """What keeps the tenant's blocks in a worker's prefix cache apart, in hex.
+
+        vLLM hashes it into the first block of every request, and so into all that follow. Where two
+        tenants send the same text, neither finds what the other left, and no wait tells of it
+        (https://docs.vllm.ai/en/latest/design/prefix_caching.html).
+        """
+        return self._mac("cache salt").hex()[:32]
 
     def _mac(self, *parts: str) -> bytes:
         # Length prefixes keep ("ab", "c") and ("a", "bc") apart.

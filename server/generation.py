@@ -20,7 +20,7 @@ from server.reference import TaskReference
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import resolve_request
 from server.services import Services, services, visit
-from server.tally import Estimate, Tally, asks_for_usage, counted_body, tallied
+from server.tally import Estimate, asks_for_usage, counted_body, tallied
 from server.visit import Visit
 
 router = APIRouter(prefix="/v1", tags=["generation"])
@@ -102,9 +102,7 @@ async def _serve(
     resolution = await resolve_request(request, parts, visit.tenant.id, reference)
     planned = plan(request, model, resolution)
     await visit.reserve(Estimate.of(planned.body, max_model_len=context))
-    send = functools.partial(
-        _send, request, parts, visit.tally, conversation=resolution.conversation
-    )
+    send = functools.partial(_send, request, parts, visit, conversation=resolution.conversation)
     try:
         return await send(planned, started=started)
     except RecipeMismatch:
@@ -122,24 +120,25 @@ async def _serve(
 async def _send(
     request: ChatRequest | CompletionRequest,
     parts: Services,
-    tally: Tally,
+    visit: Visit,
     planned: Plan,
     *,
     conversation: Conversation | None,
     started: float,
 ) -> Response:
-    model = planned.body["model"]
+    model, tally = planned.body["model"], visit.tally
     watch = Stopwatch(model, planned.provenance.mode, started=started)
     headers = planned.provenance.headers()
     if conversation is None or not is_to_be_remembered(planned.provenance.fallback_reason):
         remember = None
     else:
         remember = functools.partial(parts.conversations.remember, conversation)
+    # In every mode, or one tenant's wait would tell what another has sent.
+    salt = {"cache_salt": parts.keys(visit.tenant.id).cache_salt}
+    body = {**counted_body(planned.body), **salt}
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
-            parts.dispatcher.send(
-                model, planned.path, counted_body(planned.body), recipe=planned.recipe
-            )
+            parts.dispatcher.send(model, planned.path, body, recipe=planned.recipe)
         )
         if answer.status_code != 200:
             raise refusal(answer, has_recipe=planned.recipe is not None)

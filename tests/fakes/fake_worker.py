@@ -43,12 +43,13 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """A generation request as it arrived."""
+    """A generation request as it arrived; `body` without what gateways put into every one."""
 
     path: str
     body: dict[str, Any]
     recipe_id: str | None
     in_header: bool
+    cache_salt: str | None
 
 
 @dataclass
@@ -136,7 +137,8 @@ class FakeWorker:
             raise Unavailable("the worker is shutting down", retry_after=1.0)
         body = await request.json()
         recipe_id, in_header = self._recipe(request, body)
-        self.seen.append(Seen(request.url.path, body, recipe_id, in_header))
+        salt = body.pop("cache_salt", None)
+        self.seen.append(Seen(request.url.path, body, recipe_id, in_header, salt))
         await self._wait(request, 0)
         if self.fail_status is not None:
             raise Refusal(self.fail_status, "as the test wants", "InternalServerError")

@@ -9,8 +9,8 @@ import openai
 import pytest
 import yaml
 
-from loragen.recipe import Level
-from loragen.wire import WorkerInfo
+from loragen.recipe import Level, Recipe
+from loragen.wire import RECIPE_HEADER, WorkerInfo
 from tests.fakes.tiny import TinyEdge
 from tests.fakes.worker_process import START_SECONDS, STOP_SECONDS, Worker, start_worker
 
@@ -72,6 +72,26 @@ def test_a_model_without_generator_is_served_and_refuses_recipes(
 
 def test_both_workers_give_the_base_models_answer(worker: Worker, plain: Worker) -> None:
     assert worker.client.tokens() == plain.client.tokens()
+
+
+def test_only_the_same_salt_finds_what_was_read_before(worker: Worker, tiny: TinyEdge) -> None:
+    def cached(salt: str, recipe: Recipe | None) -> int:
+        content = "hello there " * 15  # a token each character; more than one block
+        body = {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": 1,
+            "cache_salt": salt,
+        }
+        headers = {RECIPE_HEADER: recipe.text} if recipe else {}
+        reply = worker.client.http.post("/v1/chat/completions", json=body, headers=headers)
+        assert reply.status_code == 200, reply.text
+        return (reply.json()["usage"]["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+
+    for recipe in (None, tiny.recipe(1)):
+        assert cached("acme", recipe) == 0
+        assert cached("acme", recipe) > 0
+        assert cached("globex", recipe) == 0
 
 
 def test_told_to_end_it_finishes_what_runs_takes_nothing_new_and_leaves_no_process(

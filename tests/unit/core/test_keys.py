@@ -114,3 +114,9 @@ def test_a_master_secret_may_end_in_a_newline() -> None:
 def test_a_short_secret_derives_no_keys() -> None:
     with pytest.raises(ConfigError, match="master_secret"):
         TenantKeys(SECRET[:-1], "default")
+
+
+def test_a_salt_is_one_tenants_and_stays() -> None:
+    salts = [TenantKeys(SECRET, tenant).cache_salt for tenant in ("default", "acme", "default")]
+    assert salts[0] == salts[2] != salts[1]
+    assert TenantKeys(bytes(32), "default").cache_salt != salts[0]
