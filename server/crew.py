@@ -3,6 +3,9 @@
 A request goes to the fewer outstanding of two random healthy workers that have room. Where none
 has, it waits in line, first come first served; where the line is full, or the wait too long, it is
 refused. A worker's own queue stays short that way: requests wait where any worker can take them.
+
+Workers may hold different pools. A request with a recipe goes to those that hold its pool, one
+without goes to any.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loragen import metrics
-from loragen.errors import QueueFull, WorkerUnavailable
+from loragen.errors import QueueFull, RecipeMismatch, WorkerUnavailable
 from loragen.wire import WorkerInfo
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,11 @@ class Worker:
     healthy_since: float = 0.0
     exile_seconds: float = 0.0
     exiled_until: float = 0.0
+
+    @property
+    def pool_id(self) -> str | None:
+        """The pool it holds; None where it has none, or is not healthy."""
+        return None if self.info is None else self.info.pool_id
 
     def lose(self, why: str, *, now: float) -> None:
         """Take it for ill."""
@@ -91,6 +99,7 @@ class _Waiter:
     """A request in line; its turn comes with a worker, or ends with an error."""
 
     tried: Collection[str]
+    pool_id: str | None
     turn: asyncio.Future[Worker] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -120,9 +129,13 @@ class Crew:
 
         Those in exile are among them only where no other is.
         """
-        answering = [worker for worker in self.workers if worker.info is not None]
-        now = self._clock()
-        return [worker for worker in answering if now >= worker.exiled_until] or answering
+        return self._preferred(self._answering())
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools that workers hold which answer, by id."""
+        held = (worker.pool_id for worker in self._answering())
+        return tuple(sorted({pool_id for pool_id in held if pool_id is not None}))
 
     def admit(self, worker: Worker, info: WorkerInfo) -> None:
         """Take a worker for healthy."""
@@ -151,26 +164,31 @@ class Crew:
         return _less_busy(self._untried(tried))
 
     @asynccontextmanager
-    async def worker(self, tried: Collection[str] = ()) -> AsyncIterator[Worker]:
+    async def worker(
+        self, tried: Collection[str] = (), *, pool_id: str | None = None
+    ) -> AsyncIterator[Worker]:
         """Hold a place at a worker that is not among the tried ones, for the length of the block.
+
+        With `pool_id` at one that holds this pool.
 
         Raises:
             WorkerUnavailable: all healthy ones were tried.
+            RecipeMismatch: all that hold the pool were tried, or none does.
             QueueFull: none has room, and the line is full or did not move in time.
         """
-        worker = None if self._line else self._take(tried)
+        worker = None if self._is_line_for(pool_id) else self._take(tried, pool_id)
         if worker is None:
-            worker = await self._wait(tried)
+            worker = await self._wait(tried, pool_id)
         try:
             yield worker
         finally:
             self._give_back(worker)
 
-    async def _wait(self, tried: Collection[str]) -> Worker:
-        self._untried(tried)
+    async def _wait(self, tried: Collection[str], pool_id: str | None) -> Worker:
+        self._untried(tried, pool_id)
         if len(self._line) >= self._limits.max_waiting:
             raise self._refusal("the line for it is full")
-        waiter = _Waiter(tried)
+        waiter = _Waiter(tried, pool_id)
         self._line[waiter] = None
         self._serve_line()  # those before it may be waiting for other workers than it can take
         self._waiting.inc()
@@ -202,24 +220,33 @@ class Crew:
 
     def _serve_line(self) -> None:
         """Give every waiter its turn for whom there is a worker, or will be none."""
+        full: set[str | None] = set()
         for waiter in list(self._line):
-            if waiter.turn.done():
+            if waiter.turn.done() or (waiter.pool_id in full and not waiter.tried):
                 continue
             try:
-                worker = self._take(waiter.tried)
-            except WorkerUnavailable as error:
+                worker = self._take(waiter.tried, waiter.pool_id)
+            except (WorkerUnavailable, RecipeMismatch) as error:
                 del self._line[waiter]
                 waiter.turn.set_exception(error)
                 continue
             if worker is not None:
                 del self._line[waiter]
                 waiter.turn.set_result(worker)
-            elif not waiter.tried:
+            elif waiter.tried:
+                continue
+            elif waiter.pool_id is None:
                 return  # no worker has room for anyone
+            else:
+                full.add(waiter.pool_id)
 
-    def _take(self, tried: Collection[str]) -> Worker | None:
+    def _is_line_for(self, pool_id: str | None) -> bool:
+        """Whether somebody waits who could take what a newcomer would."""
+        return any(pool_id is None or each.pool_id in (None, pool_id) for each in self._line)
+
+    def _take(self, tried: Collection[str], pool_id: str | None) -> Worker | None:
         room = self._limits.max_outstanding
-        free = [worker for worker in self._untried(tried) if worker.outstanding < room]
+        free = [worker for worker in self._untried(tried, pool_id) if worker.outstanding < room]
         if not free:
             return None
         worker = _less_busy(free)
@@ -233,13 +260,24 @@ class Crew:
         worker.forget_series()
         self._serve_line()
 
-    def _untried(self, tried: Collection[str]) -> list[Worker]:
-        untried = [worker for worker in self.healthy if worker.url not in tried]
-        if not untried:
-            raise WorkerUnavailable(
-                f"no worker of model {self.model!r} answers; try again", retry_after=1.0
-            )
-        return untried
+    def _untried(self, tried: Collection[str], pool_id: str | None = None) -> list[Worker]:
+        answering = self._answering()
+        fitting = [each for each in answering if pool_id is None or each.pool_id == pool_id]
+        untried = [worker for worker in self._preferred(fitting) if worker.url not in tried]
+        if untried:
+            return untried
+        if answering and pool_id is not None:
+            raise RecipeMismatch(f"no worker of model {self.model!r} takes the recipe")
+        raise WorkerUnavailable(
+            f"no worker of model {self.model!r} answers; try again", retry_after=1.0
+        )
+
+    def _answering(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.info is not None]
+
+    def _preferred(self, answering: list[Worker]) -> list[Worker]:
+        now = self._clock()
+        return [worker for worker in answering if now >= worker.exiled_until] or answering
 
 
 def _less_busy(workers: list[Worker]) -> Worker:

@@ -1,6 +1,7 @@
 """Dispatch: choose a worker of an edge model and send.
 
-Any worker serves any task, so there is no affinity to keep (see `server.crew` for the choice).
+Any worker that holds the pool of its recipe serves any task, so there is no affinity to keep (see
+`server.crew` for the choice). One that holds another pool by now is asked what it holds.
 Another worker is tried only before the first byte of an answer, when the chosen one turns out to
 be gone; once only if the request had reached it, lest a request that kills its worker goes round
 and kills them all. For the same reason a 500 is an answer, not a lost worker.
@@ -8,21 +9,25 @@ and kills them all. For the same reason a 500 is an answer, not a lost worker.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 import httpx
 
-from loragen.errors import DeadlineExceeded, EdgeModelNotFound, WorkerUnavailable
+from loragen.errors import DeadlineExceeded, EdgeModelNotFound, RecipeMismatch, WorkerUnavailable
+from loragen.recipe import Recipe
 from loragen.tools import Tool
 from loragen.wire import COMPILED_SWITCH, MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
 from server.begun_stream import begun
 from server.crew import Crew, Worker
+from server.health import try_info
 
 _GONE: Final = frozenset({502, 503, 504})
 _TOKENIZE: Final = "/tokenize"
 """Answered beside the engine: it needs no place in a batch, and waits for none."""
+_MOST_DROPS: Final = 2
 
 
 class Loss(Enum):
@@ -30,6 +35,15 @@ class Loss(Enum):
 
     UNREACHED = "the request never got to it"
     DROPPED = "it had the request"
+    REFUSED = "it holds another pool than was known"
+
+
+@dataclass(slots=True)
+class Trail:
+    """What one request met so far, over all its sends: with a recipe, another one, or none."""
+
+    drops: int = 0
+    """Workers lost with it."""
 
 
 class Dispatcher:
@@ -98,25 +112,32 @@ class Dispatcher:
 
     @asynccontextmanager
     async def send(
-        self, model: str, path: str, body: Mapping[str, Any], *, recipe: str | None = None
+        self,
+        model: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        recipe: Recipe | None = None,
+        trail: Trail | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Send a request to a worker and yield its answer as soon as it begins.
 
         Raises:
             EdgeModelNotFound: no such model is configured.
             WorkerUnavailable: no worker of it answers.
+            RecipeMismatch: some answer, but none that takes the recipe.
             QueueFull: all of them are busy, and enough requests wait already.
             DeadlineExceeded: a worker was silent for too long.
         """
         crew = self._crew(model)
+        trail = trail or Trail()
         tried: set[str] = set()
-        drops = 0
-        while drops < 2:
-            async with _place(crew, path, tried) as worker:
+        while trail.drops < _MOST_DROPS:
+            async with _place(crew, path, tried, recipe) as worker:
                 tried.add(worker.url)
                 response = await self._try(crew, worker, path, body, recipe)
                 if not isinstance(response, httpx.Response):
-                    drops += response is Loss.DROPPED
+                    trail.drops += response is Loss.DROPPED
                     continue
                 try:
                     if path == _TOKENIZE or response.status_code != 200:
@@ -133,13 +154,14 @@ class Dispatcher:
         raise WorkerUnavailable("two workers were lost with this request", retry_after=1.0)
 
     async def _try(
-        self, crew: Crew, worker: Worker, path: str, body: Mapping[str, Any], recipe: str | None
+        self, crew: Crew, worker: Worker, path: str, body: Mapping[str, Any], recipe: Recipe | None
     ) -> httpx.Response | Loss:
         headers = {}
-        if recipe is not None and len(recipe) <= MAX_HEADER_CHARS:
-            headers[RECIPE_HEADER] = recipe
-        elif recipe is not None:
-            body = {**body, RECIPE_FIELD: recipe}
+        text = None if recipe is None else recipe.text
+        if text is not None and len(text) <= MAX_HEADER_CHARS:
+            headers[RECIPE_HEADER] = text
+        elif text is not None:
+            body = {**body, RECIPE_FIELD: text}
         request = self._client.build_request("POST", worker.url + path, json=body, headers=headers)
         try:
             response = await self._client.send(request, stream=True)
@@ -157,6 +179,14 @@ class Dispatcher:
             await response.aclose()
             crew.lose(worker, f"status {response.status_code}")
             return Loss.DROPPED
+        if recipe is not None and response.status_code == RecipeMismatch.status:
+            await response.aclose()
+            info = await try_info(self._client, worker.url)
+            if info is None:
+                crew.lose(worker, "it does not say what pool it holds")
+            else:
+                crew.admit(worker, info)
+            return Loss.REFUSED
         return response
 
     def _crew(self, model: str) -> Crew:
@@ -166,5 +196,9 @@ class Dispatcher:
         return crew
 
 
-def _place(crew: Crew, path: str, tried: set[str]) -> AbstractAsyncContextManager[Worker]:
-    return nullcontext(crew.any(tried)) if path == _TOKENIZE else crew.worker(tried)
+def _place(
+    crew: Crew, path: str, tried: set[str], recipe: Recipe | None
+) -> AbstractAsyncContextManager[Worker]:
+    if path == _TOKENIZE:
+        return nullcontext(crew.any(tried))
+    return crew.worker(tried, pool_id=None if recipe is None else recipe.pool_id)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from loragen.errors import DeadlineExceeded, LoragenError, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
 from server.conversation import Conversation, is_to_be_remembered, overheard, replies
+from server.dispatch import Trail
 from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference
@@ -102,12 +103,14 @@ async def _serve(
     resolution = await resolve_request(request, parts, visit.tenant.id, reference)
     planned = plan(request, model, resolution)
     await visit.reserve(Estimate.of(planned.body, max_model_len=context))
-    send = functools.partial(_send, request, parts, visit, conversation=resolution.conversation)
+    send = functools.partial(
+        _send, request, parts, visit, conversation=resolution.conversation, trail=Trail()
+    )
     try:
         return await send(planned, started=started)
     except RecipeMismatch:
         assert resolution.task is not None
-    # The worker holds another pool than the recipe was compiled for: compile for the pool of now.
+    # No worker holds the pool that the recipe was compiled for: compile for the pool of now.
     refused = Resolved(resolution.task, resolution.recipe)
     resolved = await parts.resolver.recompile(refused)
     try:
@@ -124,6 +127,7 @@ async def _send(
     planned: Plan,
     *,
     conversation: Conversation | None,
+    trail: Trail,
     started: float,
 ) -> Response:
     model, tally = planned.body["model"], visit.tally
@@ -138,7 +142,7 @@ async def _send(
     body = {**counted_body(planned.body), **salt}
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
-            parts.dispatcher.send(model, planned.path, body, recipe=planned.recipe)
+            parts.dispatcher.send(model, planned.path, body, recipe=planned.recipe, trail=trail)
         )
         if answer.status_code != 200:
             raise refusal(answer, has_recipe=planned.recipe is not None)

@@ -72,8 +72,7 @@ class Health:
             if health.status_code != 200:
                 crew.lose(worker, f"health {health.status_code}")
                 return
-            reply = await self._client.get(worker.url + "/loragen", timeout=PROBE_SECONDS)
-            info = WorkerInfo.model_validate_json(reply.content)
+            info = await _info(self._client, worker.url)
             if info.edge_model != crew.model:
                 crew.lose(worker, f"serves {info.edge_model!r}, not {crew.model!r}")
             elif worker.listed:
@@ -86,3 +85,16 @@ class Health:
 
     def _all(self) -> list[tuple[Crew, Worker]]:
         return [(crew, worker) for crew in self._crews.values() for worker in crew.workers]
+
+
+async def try_info(client: httpx.AsyncClient, url: str) -> WorkerInfo | None:
+    """Return what the worker at an address serves, None where it does not say."""
+    try:
+        return await _info(client, url)
+    except (httpx.HTTPError, ValidationError):
+        return None
+
+
+async def _info(client: httpx.AsyncClient, url: str) -> WorkerInfo:
+    reply = await client.get(url + "/loragen", timeout=PROBE_SECONDS)
+    return WorkerInfo.model_validate_json(reply.content)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from loragen.errors import InvalidRequest, LoragenError, Unavailable
+from loragen.recipe import Recipe
 from loragen.task import FallbackReason, Task
 from loragen.tools import compile_text, same_tools, try_parse_tools
 from loragen.wire import COMPILED_SWITCH
@@ -32,7 +33,7 @@ class Plan:
 
     path: str
     body: dict[str, Any]
-    recipe: str | None
+    recipe: Recipe | None
     provenance: Provenance
 
 
@@ -56,7 +57,7 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resol
         fallback_reason=resolution.fallback_reason,
     )
     path = "/v1/chat/completions" if isinstance(request, ChatRequest) else "/v1/completions"
-    return Plan(path, body, recipe.text if recipe else None, provenance)
+    return Plan(path, body, recipe, provenance)
 
 
 def _mode(request: ChatRequest | CompletionRequest, resolution: Resolution) -> Mode:

@@ -85,6 +85,8 @@ class FakeWorker:
     """Of the pool; recipes of another shape are refused."""
 
     seen: list[Seen] = field(default_factory=list)
+    refused: int = 0
+    """Recipes of another pool that came."""
     counted: int = 0
     """Times that tokens were counted."""
     abandoned: int = 0
@@ -211,6 +213,7 @@ class FakeWorker:
             raise RecipeInvalid("not text", param=RECIPE_FIELD)
         recipe = Recipe.from_text(text)
         shape = recipe.gates.shape
+        self.refused += recipe.pool_id != self.pool_id
         recipe.require_pool(self.pool_id, layers=self.layers, linears=LINEARS, experts=shape[2])
         return recipe.id, in_header is not None
 

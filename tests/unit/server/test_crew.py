@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from loragen.errors import QueueFull, WorkerUnavailable
+from loragen.errors import QueueFull, RecipeMismatch, WorkerUnavailable
 from loragen.wire import WorkerInfo
 from server.crew import Crew, Limits, Worker
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
@@ -32,13 +32,15 @@ def crew_of(hosts: str, *, room: int = 1, waiting: int = 5, seconds: float = 5.0
 class Asking:
     """A request that takes a worker when it can, and holds it until released."""
 
-    def __init__(self, crew: Crew, tried: set[str] | None = None) -> None:
+    def __init__(
+        self, crew: Crew, tried: set[str] | None = None, pool_id: str | None = None
+    ) -> None:
         self._release = asyncio.Event()
         self.worker: Worker | None = None
-        self.task = asyncio.create_task(self._run(crew, tried or set()))
+        self.task = asyncio.create_task(self._run(crew, tried or set(), pool_id))
 
-    async def _run(self, crew: Crew, tried: set[str]) -> None:
-        async with crew.worker(tried) as self.worker:
+    async def _run(self, crew: Crew, tried: set[str], pool_id: str | None) -> None:
+        async with crew.worker(tried, pool_id=pool_id) as self.worker:
             await self._release.wait()
 
     async def end(self) -> None:
@@ -259,3 +261,90 @@ async def test_whatever_happens_no_place_is_lost(seed: int, room: int, waiting: 
     await asyncio.gather(*(each.task for each in asked), return_exceptions=True)
     assert [worker.outstanding for worker in crew.workers] == [0, 0, 0]
     assert not crew._line
+
+
+def crew_of_pools(hosts: str, *, room: int = 1, waiting: int = 5) -> Crew:
+    """Return a crew whose every worker holds the pool of its own letter."""
+    crew = crew_of(hosts, room=room, waiting=waiting)
+    for worker in crew.workers:
+        crew.admit(worker, INFO.model_copy(update={"pool_id": worker.url}))
+    return crew
+
+
+async def test_a_recipe_goes_to_workers_of_its_pool_alone() -> None:
+    crew = crew_of_pools("abb", room=100)
+    assert crew.pools == ("a", "b")
+    for pool_id in "ab" * 20:
+        async with crew.worker(pool_id=pool_id) as worker:
+            assert worker.url == pool_id
+    both = {(await taken(crew)).url for _ in range(100)}
+    assert both == {"a", "b"}
+
+
+async def taken(crew: Crew) -> Worker:
+    async with crew.worker() as worker:
+        return worker
+
+
+async def test_without_a_worker_of_its_pool_a_recipe_is_refused_and_not_kept_waiting() -> None:
+    crew = crew_of_pools("ab")
+    with pytest.raises(RecipeMismatch):
+        async with crew.worker(pool_id="c"):
+            pass
+    with pytest.raises(RecipeMismatch):
+        async with crew.worker({"a"}, pool_id="a"):
+            pass
+    for worker in crew.workers:
+        crew.lose(worker, "gone")
+    with pytest.raises(WorkerUnavailable):
+        async with crew.worker(pool_id="a"):
+            pass
+
+
+async def test_nobody_waits_behind_those_who_wait_for_another_pool() -> None:
+    crew = crew_of_pools("ab", waiting=2)
+    busy = Asking(crew, pool_id="a")
+    await settled()
+    waiting = [Asking(crew, pool_id="a") for _ in range(2)]
+    await settled()
+    async with crew.worker(pool_id="b") as worker:
+        assert worker.url == "b"
+    await busy.end()
+    await settled()
+    assert waiting[0].worker is not None
+    assert waiting[1].worker is None
+    for each in waiting:
+        await each.end()
+
+
+async def test_those_in_line_for_a_pool_that_leaves_are_told_and_others_wait_on() -> None:
+    crew = crew_of_pools("ab")
+    busy = [Asking(crew, pool_id=pool_id) for pool_id in "ab"]
+    await settled()
+    waiting = [Asking(crew, pool_id=pool_id) for pool_id in "abab"]
+    await settled()
+    crew.lose(crew.workers[0], "gone")
+    await settled()
+    assert [isinstance(each.task.exception(), RecipeMismatch) for each in waiting[::2]] == [
+        True
+    ] * 2
+    await busy[1].end()
+    await settled()
+    assert waiting[1].worker is not None
+    for each in (waiting[1], waiting[3], busy[0]):
+        await each.end()
+
+
+async def test_a_worker_in_exile_serves_a_pool_that_no_other_holds() -> None:
+    now = 0.0
+    limits = Limits(max_outstanding=1, max_waiting=0, max_wait_seconds=5)
+    crew = Crew("demo", "ab", limits, clock=lambda: now)
+    a, b = crew.workers
+    for _ in range(3):
+        crew.admit(a, INFO.model_copy(update={"pool_id": "a"}))
+        crew.lose(a, "crashed")
+    crew.admit(a, INFO.model_copy(update={"pool_id": "a"}))
+    crew.admit(b, INFO.model_copy(update={"pool_id": "b"}))
+    assert crew.healthy == [b]
+    async with crew.worker(pool_id="a") as worker:
+        assert worker is a

@@ -15,15 +15,19 @@ from loragen.errors import (
     DeadlineExceeded,
     EdgeModelNotFound,
     InvalidRequest,
+    RecipeMismatch,
     WorkerUnavailable,
 )
 from loragen.wire import MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.crew import Crew, Limits
-from server.dispatch import Dispatcher
+from server.dispatch import Dispatcher, Trail
 from server.health import Health
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
+from tests.fakes.stub_generator import recipe_of
 
 Answer = httpx.Response | Exception
+
+OTHER_POOL = "00" * 32
 
 LIMITS = Limits(max_outstanding=64, max_waiting=0, max_wait_seconds=5)
 
@@ -45,6 +49,7 @@ class Network:
     health: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     answers: dict[str, Callable[[], Answer]] = field(default_factory=dict)
     serves: dict[str, str] = field(default_factory=dict)
+    pools: dict[str, str] = field(default_factory=dict)
     hits: Counter[str] = field(default_factory=Counter)
     requests: list[httpx.Request] = field(default_factory=list)
 
@@ -59,7 +64,8 @@ class Network:
         if path == "/health":
             answer = self.health.get(host, lambda: httpx.Response(200))()
         elif path == "/loragen":
-            answer = httpx.Response(200, json=info(self.serves.get(host, "demo")).model_dump())
+            told = info(self.serves.get(host, "demo")).model_dump()
+            answer = httpx.Response(200, json=told | {"pool_id": self.pools.get(host, POOL_ID)})
         else:
             self.hits[host] += 1
             self.requests.append(request)
@@ -310,16 +316,67 @@ async def test_a_worker_of_another_model_is_not_used(network: Network) -> None:
 
 
 async def test_a_recipe_goes_in_the_header_and_a_large_one_in_the_body(network: Network) -> None:
-    small, large = "A" * MAX_HEADER_CHARS, "A" * (MAX_HEADER_CHARS + 1)
+    small, large = recipe_of("small"), recipe_of("large", experts=1_000)
     for recipe in (small, large, None):
         await network.send(recipe=recipe)
     in_header, in_body, without = network.requests
-    assert in_header.headers[RECIPE_HEADER] == small
+    assert in_header.headers[RECIPE_HEADER] == small.text
     assert RECIPE_FIELD.encode() not in in_header.content
     assert RECIPE_HEADER not in in_body.headers
-    assert large.encode() in in_body.content
+    assert len(large.text) > MAX_HEADER_CHARS
+    assert large.text.encode() in in_body.content
     assert RECIPE_HEADER not in without.headers
     assert RECIPE_FIELD.encode() not in without.content
+
+
+async def test_a_worker_that_holds_another_pool_by_now_is_asked_and_another_answers(
+    network: Network,
+) -> None:
+    network.pools["a"], network.answers["a"] = OTHER_POOL, says(409)
+    for _ in range(20):
+        assert (await network.send(recipe=recipe_of("x"))).json() == {"from": "b"}
+    assert network.hits["a"] <= 1  # its pool is known from then on
+    assert network.crew.pools == tuple(sorted((OTHER_POOL, POOL_ID)))
+    assert len(network.crew.healthy) == 2
+
+
+async def test_where_no_worker_takes_a_recipe_the_caller_is_told_what_is_wrong(
+    network: Network,
+) -> None:
+    for host in "ab":
+        network.answers[host] = says(409)  # though both say that it is the pool they hold
+    with pytest.raises(RecipeMismatch):
+        await network.send(recipe=recipe_of("x"))
+    assert network.hits == {"a": 1, "b": 1}
+    with pytest.raises(RecipeMismatch):
+        await network.send(recipe=recipe_of("x", pool_id=OTHER_POOL))
+    assert network.hits == {"a": 1, "b": 1}
+
+
+async def test_a_worker_that_refuses_a_recipe_and_says_nothing_more_is_ill(
+    network: Network,
+) -> None:
+    network.answers["a"] = says(409)
+    network.pools["a"] = "no pool id"
+    while network.hits["a"] == 0:
+        assert (await network.send(recipe=recipe_of("x"))).json() == {"from": "b"}
+    assert [worker.url for worker in network.crew.healthy] == ["http://b"]
+
+
+async def test_one_request_loses_two_workers_at_most_with_a_recipe_and_without(
+    network: Network,
+) -> None:
+    network.pools["b"] = OTHER_POOL
+    await network.watch.probe()
+    trail = Trail()
+    for host in "ab":
+        network.answers[host] = fails(httpx.ReadError("gone"))
+    with pytest.raises(RecipeMismatch):
+        await network.send(recipe=recipe_of("x"), trail=trail)
+    await network.watch.probe()
+    with pytest.raises(WorkerUnavailable, match="two workers were lost"):
+        await network.send(trail=trail)
+    assert network.hits.total() == 2
 
 
 async def test_tokens_are_counted_by_a_worker(network: Network) -> None:

@@ -56,7 +56,7 @@ def test_without_a_task_a_request_passes_as_it_is() -> None:
 def test_with_a_recipe_the_prompt_stays_here() -> None:
     planned = plan(chat(task_id="x", loragen={}), "demo", ready())
     assert planned.body == {"model": "demo", "messages": [QUESTION], **COMPILED}
-    assert planned.recipe == RECIPE.text
+    assert planned.recipe == RECIPE
     assert planned.provenance.usage() == {
         "mode": "compiled",
         "task_id": task().id,
@@ -75,7 +75,7 @@ def test_with_a_recipe_the_prompt_stays_here() -> None:
 def test_what_stands_beside_the_task_goes_with_the_recipe(fields: dict[str, Any]) -> None:
     planned = plan(chat(**fields), "demo", ready())
     assert planned.body == {"model": "demo", "messages": [QUESTION], **COMPILED, **fields}
-    assert planned.recipe == RECIPE.text
+    assert planned.recipe == RECIPE
     assert planned.provenance.mode == "hybrid"
     assert planned.provenance.saved_prompt_tokens == task().prompt_tokens
 
@@ -107,7 +107,7 @@ def test_other_tools_are_printed_beside_the_recipe(other: list[dict[str, Any]]) 
     for resolution in (ready(), with_tools()):
         planned = plan(chat(tools=other), "demo", resolution)
         assert planned.provenance.mode == "hybrid"
-        assert planned.recipe == RECIPE.text
+        assert planned.recipe == RECIPE
         assert planned.body == {"model": "demo", "messages": [QUESTION], "tools": other}
 
 
@@ -231,7 +231,7 @@ def test_the_leading_system_text_goes_when_it_is_compiled(rest: Any, mode: str) 
     written = Resolution(task("error"), RECIPE, is_written=True)
     planned = plan(chat(messages=[SYSTEM, SYSTEM, *rest]), "demo", written)
     assert planned.body["messages"] == rest
-    assert planned.recipe == RECIPE.text
+    assert planned.recipe == RECIPE
     assert planned.provenance.mode == mode
     assert planned.provenance.saved_prompt_tokens == task().prompt_tokens
 
