@@ -15,7 +15,7 @@ import torch
 import typer
 from transformers import AutoTokenizer
 
-from loragen.errors import InvalidRequest, LoragenError
+from loragen.errors import LoragenError
 from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
@@ -24,7 +24,8 @@ from loragen.method.refine import RefineSpec
 from loragen.recipe import Level, Recipe
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import MIN_FIDELITY, load_refiner
+from loragen.training.gate_evaluation import load_refiner
+from loragen.training.gated import DEMO_GATE, Choice, choose
 
 PROMPTS: Final = Path(__file__).parent / "free_prompts.json"
 
@@ -40,24 +41,14 @@ class Desk:
         self._renderer = Renderer(AutoTokenizer.from_pretrained(layout.edge))
         self._refiner = load_refiner(layout, RefineSpec())
 
-    def choose(self, prompt: str) -> tuple[Recipe | None, dict[str, float | None]]:
-        """Return the recipe that serves a prompt, None for itself, and what was measured.
+    def choose(self, prompt: str) -> Choice:
+        """Return what serves a prompt, and what was measured.
 
         Raises:
-            LoragenError: it cannot be compiled or measured.
+            LoragenError: it cannot be compiled.
         """
         (recipe,) = self._generator.compile([prompt])
-        first = self._refiner.measure(prompt, None, recipe).fidelity.score
-        if first is None or first >= MIN_FIDELITY:
-            return (None if first is None else recipe), {"fidelity": first}
-        try:
-            lesson = self._refiner.lesson(prompt, None, start=recipe)
-        except InvalidRequest:
-            return None, {"fidelity": first}
-        refined = self._refiner.examine(lesson, *self._refiner.fit([lesson]))
-        second = refined.after.score
-        passes = second is not None and second >= MIN_FIDELITY
-        return (refined.recipe if passes else None), {"fidelity": first, "refined": second}
+        return choose(self._refiner, prompt, recipe, DEMO_GATE)
 
     def answer(self, questions: Sequence[str], prompt: str, recipe: Recipe | None) -> list[str]:
         """Return greedy answers under a recipe, or with the prompt in context."""
@@ -75,20 +66,22 @@ def ask(desk: Desk, entry: dict[str, Any]) -> dict[str, Any]:
     """Return how one prompt fares."""
     prompt, asks = entry["system_prompt"], entry["asks"]
     questions = [each["question"] for each in asks]
+    reason: str | None
     try:
-        recipe, measured = desk.choose(prompt)
+        choice = desk.choose(prompt)
+        reason = choice.refusal if choice.first is not None else "not_measured"
     except LoragenError as error:
-        recipe, measured = None, {}
-        reason: str | None = error.code
-    else:
-        reason = None
+        choice, reason = Choice(None, None), error.code
+    recipe, first, second = choice.recipe, choice.first, choice.second
     served = desk.answer(questions, prompt, recipe)
     prompted = desk.answer(questions, prompt, None)
     return {
         "kind": entry["kind"],
         "mode": "prompt" if recipe is None else "compiled",
         "reason": reason,
-        **measured,
+        "fidelity": first and first.score,
+        "doubt": first and first.doubt,
+        "refined": second and second.score,
         "right": sum(each["right"] in said for each, said in zip(asks, served, strict=True)),
         "right_with_prompt": sum(
             each["right"] in said for each, said in zip(asks, prompted, strict=True)

@@ -120,16 +120,17 @@ def gate(splits: dict[str, Any]) -> list[str]:
 
 
 def free(results: dict[str, Any]) -> str:
-    """Return what the gate does not know."""
+    """Return what becomes of prompts that no suite has."""
     rows = results["rows"]
     right = sum(row["right_with_prompt"] for row in rows)
     questions = sum(row["questions"] for row in rows)
+    unsure = sum(row["reason"] == "model_unsure" for row in rows)
     return (
-        f"What the gate cannot tell: it compares a recipe with its prompt, on made-up messages. Of "
-        f"{results['prompts']}\nprompts written like real ones (`python -m bench.free`), which the "
-        f"toy does not follow in context\neither ({right} of {questions} questions right), "
-        f"{results['compiled']} pass it, most once refined, and "
-        f"{results['compiled_and_wrong']} of those answer a\nquestion wrong.\n"
+        f"Prompts of other kinds: of {results['prompts']} written like real ones (`python -m "
+        f"bench.free`), which the toy does not follow\nin context either ({right} of {questions} "
+        f"questions right), {results['compiled']} are served compiled and "
+        f"{results['compiled_and_wrong']} of these answer a question wrong; {unsure}\nkeep their "
+        "prompts because the model is unsure of its own answers under them (`model_unsure`).\n"
     )
 
 

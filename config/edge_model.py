@@ -45,6 +45,14 @@ class EdgeModelSettings(Section):
         description="A pool without a generator, a file that `loragen bootstrap-pool` writes: "
         "tasks start in prompt mode and are compiled by refining.",
     )
+    max_doubt: float | None = Field(
+        None,
+        gt=0,
+        description="How unsure the model may be of its own answers under a prompt, in nats per "
+        "token, for a recipe of it to serve; beyond that the prompt stays in context, because a "
+        "recipe recovers what the model does, right or wrong. It depends on the model: see "
+        "operations. Default: not asked.",
+    )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
     )

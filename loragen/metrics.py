@@ -40,7 +40,7 @@ COMPILE_FAILURES = Counter(
 )
 MEASURES = Counter(
     "loragen_measures_total",
-    "Measures of recipes, by what came of them (passed, low, failed).",
+    "Measures of recipes, by what came of them (passed, low, unsure, failed).",
     ["outcome"],
 )
 MEASURE_SECONDS = Histogram(
@@ -144,7 +144,7 @@ def start_series() -> None:
         RECIPE_CACHE_MISSES.labels(tier)
     for limit in ("queue", *get_args(Limit)):
         LIMITS_REJECTED.labels(limit)
-    for outcome in ("passed", "low", "failed"):
+    for outcome in ("passed", "low", "unsure", "failed"):
         MEASURES.labels(outcome)
     for outcome in ("done", "kept", "failed"):
         REFINES.labels(outcome)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loragen.gate import MIN_FIDELITY, Gate
 from loragen.tools import Tools
 from loragen.wire import Digest, ProbeText
 
@@ -20,6 +21,7 @@ FallbackReason = Literal[
     "compile_timeout",
     "prompt_too_long",
     "low_fidelity",
+    "model_unsure",
     "not_measured",
     "prompt_has_no_effect",
     "worker_pool_mismatch",
@@ -80,6 +82,8 @@ class Measurement(BaseModel):
     agreement: float | None = None
     """Share of the probes whose answer under the recipe is the prompt's, word for word."""
     probes: int | None = None
+    doubt: float | None = None
+    """How unsure the edge model is under the prompt of its own answers, in nats per token."""
     failure: str | None = None
     """The code of the error for which it cannot be measured."""
 
@@ -91,6 +95,7 @@ class Measurement(BaseModel):
         fidelity: float | None = None,
         agreement: float | None = None,
         probes: int | None = None,
+        doubt: float | None = None,
         failure: str | None = None,
     ) -> Self:
         """Return the measurement of a recipe, rounded to four places."""
@@ -99,6 +104,7 @@ class Measurement(BaseModel):
             fidelity=None if fidelity is None else round(fidelity, 4),
             agreement=None if agreement is None else round(agreement, 4),
             probes=probes,
+            doubt=None if doubt is None else round(doubt, 4),
             failure=failure,
         )
 
@@ -140,7 +146,7 @@ class TaskRecord(BaseModel):
     """Made by auto mode: it expires without use and is not listed."""
     prompt_tokens: int
     policy: Policy = Policy()
-    min_fidelity: float = 0.8
+    min_fidelity: float = MIN_FIDELITY
     needs_measure: bool = False
     """Whether it is served by its recipe only once that has been measured."""
     recipe: RecipeRef | None = None
@@ -156,12 +162,11 @@ class TaskRecord(BaseModel):
         # A recipe that was compiled again is the same one, or it is not measured.
         return self.measurement if self.measurement.is_of(self.recipe.id) else None
 
-    @property
-    def withheld(self) -> FallbackReason | None:
-        """Why the recipe of now is not served with, if it is not: it must pass its measure.
+    def withheld(self, max_doubt: float | None) -> FallbackReason | None:
+        """Return why the recipe of now is not served with, if it is not: it must pass its measure.
 
         Before its measure a task is served by its recipe unless it `needs_measure`; one whose
-        `min_fidelity` is 0 whatever is measured.
+        `min_fidelity` is 0 whatever is measured. `max_doubt` is its edge model's.
         """
         if self.recipe is None:
             return None
@@ -171,9 +176,8 @@ class TaskRecord(BaseModel):
             return None
         if self.measured.failure is not None:
             return "not_measured"
-        if self.measured.fidelity is None:
-            return "prompt_has_no_effect"
-        return "low_fidelity" if self.measured.fidelity < self.min_fidelity else None
+        gate = Gate(self.min_fidelity, max_doubt)
+        return gate.refusal(self.measured.fidelity, self.measured.doubt)
 
 
 class Task(TaskRecord):

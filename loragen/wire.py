@@ -131,11 +131,13 @@ class MeasureReply(Message):
     """Router service to gateway: what a recipe is worth.
 
     Fidelity is None where the prompt has no effect on the probes. A recipe that `does_harm` is
-    further from the prompt than no prompt is.
+    further from the prompt than no prompt is. `doubt` is how unsure the edge model is, under the
+    prompt, of its own answers, in nats per token; None where every probe brought its answer.
     """
 
     fidelity: float | None
     agreement: float
+    doubt: float | None = None
     does_harm: bool
     probes: int
     measure_seconds: float = Field(ge=0)
@@ -158,7 +160,7 @@ class RefineReply(Message):
     """Router service to gateway: a refined recipe, and what it is worth.
 
     Fidelity and agreement, of the start and of the recipe, are those of the probes held out.
-    Fidelity is None where the prompt has no effect on them.
+    Fidelity is None where the prompt has no effect on them. `doubt` is that of `MeasureReply`.
     """
 
     recipe: str = Field(repr=False)
@@ -170,6 +172,7 @@ class RefineReply(Message):
     fidelity_after: float | None
     agreement_before: float
     agreement_after: float
+    doubt: float | None = None
     probes: int
     held_out: int
     refine_seconds: float = Field(ge=0)

@@ -35,6 +35,9 @@ class Score(Protocol):
     @property
     def does_harm(self) -> bool: ...  # noqa: D102
 
+    @property
+    def doubt(self) -> float | None: ...  # noqa: D102
+
 
 class Measured(Protocol):
     """A measured recipe, as `loragen.method.refiner.Measured`."""
@@ -154,6 +157,7 @@ class RefinerActor:
         return MeasureReply(
             fidelity=measured.fidelity.score,
             agreement=measured.fidelity.agreement,
+            doubt=measured.fidelity.doubt,
             does_harm=measured.fidelity.does_harm,
             probes=measured.probes,
             measure_seconds=time.monotonic() - started,
@@ -215,6 +219,7 @@ class RefinerActor:
             fidelity_after=refined.after.score,
             agreement_before=refined.before.agreement,
             agreement_after=refined.after.agreement,
+            doubt=refined.after.doubt,
             probes=refined.fitted + refined.held_out,
             held_out=refined.held_out,
             refine_seconds=seconds,

@@ -144,6 +144,11 @@ def build_app(
         resolver,
         refinement,
         is_on=settings.server.measure,
+        max_doubt={
+            model.name: model.max_doubt
+            for model in settings.edge_models
+            if model.max_doubt is not None
+        },
         wait_seconds=settings.server.compile_timeout_seconds,
     )
     compiler.follow(measuring.start)

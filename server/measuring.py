@@ -25,7 +25,7 @@ from loragen.errors import (
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
 from loragen.recipe import Recipe
-from loragen.task import Measurement, Task
+from loragen.task import FallbackReason, Measurement, Task, TaskRecord
 from loragen.wire import MeasureReply, MeasureRequest
 from server.compiler import recipe_lease
 from server.generator import Generator
@@ -60,17 +60,20 @@ class Measuring:
         refinement: Refinement,
         *,
         is_on: bool,
+        max_doubt: Mapping[str, float],
         wait_seconds: float,
         retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         """Take the generators by edge model; with `is_on` false nothing is ever measured.
 
-        `wait_seconds` is how long those wait who wait for a measure.
+        `max_doubt` is the gate's of the edge models that have one. `wait_seconds` is how long those
+        wait who wait for a measure.
         """
         self._generators = generators if is_on else {}
         self._shared = shared
         self._resolver = resolver
         self._refinement = refinement
+        self._max_doubt = max_doubt
         self._wait_seconds = wait_seconds
         self._retry_seconds = retry_seconds
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -79,6 +82,10 @@ class Measuring:
     def is_on(self, edge_model: str) -> bool:
         """Whether the recipes of an edge model are measured."""
         return edge_model in self._generators
+
+    def withheld(self, task: TaskRecord) -> FallbackReason | None:
+        """Return why a task's recipe is not served with, None where it is."""
+        return task.withheld(self._max_doubt.get(task.edge_model))
 
     def start(self, task: Task) -> None:
         """Measure a task's recipe in the background, unless it is measured or under way."""
@@ -116,7 +123,7 @@ class Measuring:
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):
                     measured = await self._measured(tenant, task_id)
-            if measured is not None and measured.withheld == "low_fidelity":
+            if measured is not None and self.withheld(measured) == "low_fidelity":
                 await self._refine(measured)
         except LoragenError as error:
             metrics.MEASURES.labels("failed").inc()
@@ -136,7 +143,7 @@ class Measuring:
         changed = await self._record(task, measurement)
         metrics.MEASURE_SECONDS.observe(time.monotonic() - started)
         if changed is not None:
-            _count(changed, measurement)
+            _count(changed, measurement, self.withheld(changed))
         return changed
 
     async def _ask(self, task: Task, recipe: Recipe) -> Measurement:
@@ -162,6 +169,7 @@ class Measuring:
             fidelity=reply.fidelity,
             agreement=reply.agreement,
             probes=reply.probes,
+            doubt=reply.doubt,
         )
 
     async def _patiently(self, generator: Generator, request: MeasureRequest) -> MeasureReply:
@@ -191,8 +199,9 @@ class Measuring:
             await self._refinement.start(task, task.probes)
 
 
-def _count(task: Task, measurement: Measurement) -> None:
-    outcome = "failed" if measurement.failure else "low" if task.withheld else "passed"
+def _count(task: Task, measurement: Measurement, withheld: FallbackReason | None) -> None:
+    kept = "unsure" if withheld == "model_unsure" else "low"
+    outcome = "failed" if measurement.failure else kept if withheld else "passed"
     metrics.MEASURES.labels(outcome).inc()
     if measurement.fidelity is not None:
         metrics.TASK_FIDELITY.observe(measurement.fidelity)

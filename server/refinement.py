@@ -196,7 +196,13 @@ def _judged(
 def _measurement(
     recipe_id: str, fidelity: float, agreement: float, reply: RefineReply
 ) -> Measurement:
-    return Measurement.of(recipe_id, fidelity=fidelity, agreement=agreement, probes=reply.held_out)
+    return Measurement.of(
+        recipe_id,
+        fidelity=fidelity,
+        agreement=agreement,
+        probes=reply.held_out,
+        doubt=reply.doubt,
+    )
 
 
 def _count(outcome: RefineOutcome, *, seconds: float) -> None:

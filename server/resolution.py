@@ -60,10 +60,11 @@ async def resolve_request(
         return resolution
     task, conversation = resolution.task, resolution.conversation
     assert task is not None
-    if task.withheld is not None:
-        if task.withheld == "not_measured":
+    withheld = parts.measuring.withheld(task)
+    if withheld is not None:
+        if withheld == "not_measured":
             parts.measuring.start(task)  # unless it is under way: whoever began may have died
-        return resolution.without_recipe(task.withheld)
+        return resolution.without_recipe(withheld)
     switch = request.loragen.switch or parts.switch
     if switch == "now" or conversation is None:
         return resolution

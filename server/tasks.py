@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import TaskNotFound
-from loragen.task import RefineOutcome, Task, TaskRecord
+from loragen.task import FallbackReason, RefineOutcome, Task, TaskRecord
 from server.document import described
 from server.registration import finish, register, remove
 from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest
@@ -89,18 +89,26 @@ async def task_objects(
 ) -> list[dict[str, Any]]:
     """Return tasks as the API shows them, each by one of its names; no prompt is ever shown."""
     refining = await parts.refinement.running(owner, [task.id for task in tasks])
-    return [_task_object(task, names[task.id], is_refining=task.id in refining) for task in tasks]
+    return [
+        {
+            **_task_object(task, names[task.id], parts.measuring.withheld(task)),
+            "refine": _refine_object(task.refine, is_running=task.id in refining),
+        }
+        for task in tasks
+    ]
 
 
-def _task_object(task: TaskRecord, name: str | None, *, is_refining: bool) -> dict[str, Any]:
+def _task_object(
+    task: TaskRecord, name: str | None, withheld: FallbackReason | None
+) -> dict[str, Any]:
     recipe, measured = task.recipe, task.measured
     return {
         "id": task.id,
         "object": "task",
         "name": name,
         "model": task.edge_model,
-        "status": task.status if task.withheld is None else "fallback",
-        "fallback_reason": task.withheld or task.fallback_reason,
+        "status": task.status if withheld is None else "fallback",
+        "fallback_reason": withheld or task.fallback_reason,
         "created_at": task.created_at,
         "prompt_tokens": task.prompt_tokens,
         "policy": task.policy.model_dump(),
@@ -108,8 +116,8 @@ def _task_object(task: TaskRecord, name: str | None, *, is_refining: bool) -> di
         "recipe": recipe and {"id": recipe.id, "pool_id": recipe.pool_id, "bytes": recipe.bytes},
         "fidelity": measured and measured.fidelity,
         "agreement": measured and measured.agreement,
+        "doubt": measured and measured.doubt,
         "measured": measured is not None and measured.failure is None,
-        "refine": _refine_object(task.refine, is_running=is_refining),
         "compile_seconds": task.compile_seconds,
     }
 

@@ -8,7 +8,8 @@ FIDELITY: Final = (
     Panel(
         "Recipes measured",
         "reqps",
-        "By what came of it: passed, worth less than the task's min_fidelity, or not measurable.",
+        "By what came of it: passed, worth less than the task's min_fidelity, of a model unsure of "
+        "its own answers, or not measurable.",
         (Query(rate("loragen_measures_total", "outcome"), "{{outcome}}"),),
     ),
     Panel(

@@ -2,6 +2,9 @@
 
 F = 1 - (L_recipe - L_prompt) / (L_none - L_prompt), where each L is the mean over the prompt's own
 answers of their negative log-likelihood per token: 0 without the prompt, 1 with it.
+
+F compares with the prompt and cannot know whether the model follows that. Doubt tells: L_prompt of
+the answers that the model gave itself. A model that knows what to say is sure of its greedy answer.
 """
 
 from collections.abc import Sequence
@@ -26,11 +29,14 @@ class Fidelity:
 
     `agreement` is the share of probes whose greedy answer under the recipe is the prompt's.
     `does_harm` tells negative transfer: the recipe is further from the prompt than no prompt is.
+    `doubt` is how unsure the model is under the prompt of its own answers, in nats per token, or
+    None where every probe brought its answer.
     """
 
     score: float | None
     agreement: float
     does_harm: bool = False
+    doubt: float | None = None
 
 
 @torch.inference_mode()
@@ -40,9 +46,11 @@ def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -
     wanted = [list(probe.answer or ()) for probe in known]
     bare = list(zip([probe.bare for probe in known], wanted, strict=True))
     prompted = list(zip([probe.prompted for probe in known], wanted, strict=True))
-    with_prompt = _mean_loss(edge, prompted)
-    without = _mean_loss(edge, bare)
-    with_recipe = _mean_loss(edge, bare, gates_LMR)
+    prompted_B = _losses(edge, prompted)
+    own_B = prompted_B[torch.tensor([probe.is_own for probe in known])]
+    with_prompt = prompted_B.mean().item()
+    without = _losses(edge, bare).mean().item()
+    with_recipe = _losses(edge, bare, gates_LMR).mean().item()
     said = answers(
         edge, [probe.bare for probe in known], gates_LMR, max_tokens=max(map(len, wanted))
     )
@@ -53,14 +61,16 @@ def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -
         score=None if score is None else min(max(score, 0.0), _BEST),
         agreement=sum(same) / len(same),
         does_harm=score is not None and score < _WORSE,
+        doubt=own_B.mean().item() if len(own_B) else None,
     )
 
 
-def _mean_loss(
+def _losses(
     edge: EdgeModel, chats: Sequence[Chat], gates_LMR: torch.Tensor | None = None
-) -> float:
-    total = 0.0
+) -> torch.Tensor:
+    """Return each answer's negative log-likelihood per token [B], all under the same gates."""
+    losses: list[torch.Tensor] = []
     for rows in batches([len(question) + len(answer) for question, answer in chats]):
         gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
-        total += answer_losses(edge, [chats[row] for row in rows], gates).sum().item()
-    return total / len(chats)
+        losses.append(answer_losses(edge, [chats[row] for row in rows], gates))
+    return torch.cat(losses)

@@ -22,12 +22,13 @@ class Probe:
     """A message as token ids, up to where the answer starts.
 
     `prompted` holds the system prompt, `bare` does not; `answer` is what to say, with its end
-    token, or None for what the edge model says to `prompted`.
+    token, or None for what the edge model says to `prompted`: then `is_own`, once it has said it.
     """
 
     prompted: Sequence[int]
     bare: Sequence[int]
     answer: Sequence[int] | None = None
+    is_own: bool = False
 
 
 def answered(edge: EdgeModel, probes: Sequence[Probe], *, max_tokens: int = 64) -> list[Probe]:
@@ -35,7 +36,9 @@ def answered(edge: EdgeModel, probes: Sequence[Probe], *, max_tokens: int = 64) 
     unanswered = [probe.prompted for probe in probes if probe.answer is None]
     said = iter(answers(edge, unanswered, max_tokens=max_tokens))
     return [
-        Probe(probe.prompted, probe.bare, next(said)) if probe.answer is None else probe
+        Probe(probe.prompted, probe.bare, next(said), is_own=True)
+        if probe.answer is None
+        else probe
         for probe in probes
     ]
 

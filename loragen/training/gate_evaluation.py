@@ -1,4 +1,4 @@
-"""Gate evaluation: what a task gets that is measured, refined and held against `min_fidelity`.
+"""Gate evaluation: what a task gets that is measured, refined and held against the gate.
 
 It does with unseen prompts what the router service and the gateway do: measures each recipe on
 self-generated probes, refines the task on others, and serves it by the recipe, by the refined one
@@ -14,13 +14,15 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Final
 
 import torch
 from transformers import AutoTokenizer
 
 from loragen.errors import InvalidRequest
+from loragen.gate import Gate
 from loragen.method.edge import EdgeModel
 from loragen.method.fidelity import Fidelity
 from loragen.method.gatespace import stack_gates
@@ -35,15 +37,15 @@ from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
+from loragen.training.gated import DEMO_GATE, refuse
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import question_batch
 from loragen.training.resampling import interval
 
 logger = logging.getLogger(__name__)
 
-MIN_FIDELITY: Final = 0.8
-"""What a task gets that does not say otherwise."""
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+DOUBTS: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2)
 REFINED_AT_ONCE: Final = 32
 
 Figures = dict[str, Any]
@@ -53,24 +55,31 @@ Figures = dict[str, Any]
 class Outcome:
     """One task: what its recipes are worth, and which of its questions each way answers right.
 
-    `first` and `second` are the fidelity of the recipe and of the refined one, None where the
-    prompt has no effect on the messages made up, or too few could be. `hits`: a row [Q] per way.
+    `first` and `second` are the fidelity of the recipe and of the refined one, None where too few
+    messages could be made up. `hits`: a row [Q] per way.
     """
 
     family: str
-    first: float | None
-    second: float | None
+    first: Fidelity | None
+    second: Fidelity | None
     hits: dict[str, torch.Tensor]
 
-    def served(self, threshold: float) -> str:
-        """Return the way that a gate at this threshold serves the task."""
-        if threshold <= 0:
+    @property
+    def is_measurable(self) -> bool:
+        """Whether there is a fidelity: enough messages, and the prompt has an effect on them."""
+        return self.first is not None and self.first.score is not None
+
+    def served(self, gate: Gate) -> str:
+        """Return the way that a gate serves the task."""
+        if gate.min_fidelity <= 0:
             return "recipe"
         if self.first is None:
             return "full_prompt"
-        if self.first >= threshold:
+        if refuse(gate, self.first) is None:
             return "recipe"
-        return "refined" if (self.second or 0.0) >= threshold else "full_prompt"
+        if self.second is None or not gate.is_mendable(self.first.score, self.first.doubt):
+            return "full_prompt"
+        return "refined" if refuse(gate, self.second) is None else "full_prompt"
 
 
 def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
@@ -87,8 +96,11 @@ def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
 class GateEvaluator:
     """Measures and refines a checkpoint's tasks as its server would."""
 
-    def __init__(self, layout: Layout, catalogue: Catalogue, spec: RefineSpec) -> None:
+    def __init__(
+        self, layout: Layout, catalogue: Catalogue, spec: RefineSpec, *, gate: Gate = DEMO_GATE
+    ) -> None:
         folder = layout.generator(Level.DENSE)
+        self._gate = gate
         self._catalogue = catalogue
         self._generator = Generator.load(folder)
         self._pool = Pool.load(folder / "pool.safetensors")
@@ -104,18 +116,24 @@ class GateEvaluator:
         for family in self._catalogue.families(split):
             outcomes += self._score_family(family, split, prompts)
             logger.info("%s %s gated", split, family.name)
+        gate = self._gate
         return {
-            **_accuracies(outcomes, MIN_FIDELITY),
+            **_accuracies(outcomes, gate),
             "tasks": len(outcomes),
-            "ways": dict(Counter(outcome.served(MIN_FIDELITY) for outcome in outcomes)),
-            "not_measurable": sum(outcome.first is None for outcome in outcomes),
+            "min_fidelity": gate.min_fidelity,
+            "max_doubt": gate.max_doubt,
+            "ways": dict(Counter(outcome.served(gate) for outcome in outcomes)),
+            "not_measurable": sum(not outcome.is_measurable for outcome in outcomes),
             "by_threshold": {
-                str(threshold): _gate(outcomes, threshold) for threshold in THRESHOLDS
+                str(bar): _gate(outcomes, replace(gate, min_fidelity=bar)) for bar in THRESHOLDS
+            },
+            "by_doubt": {
+                str(bar): _gate(outcomes, replace(gate, max_doubt=bar)) for bar in (*DOUBTS, None)
             },
             "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
             "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),
             "per_family": {
-                family: _accuracies([each for each in outcomes if each.family == family], None)
+                family: _family_row([each for each in outcomes if each.family == family], gate)
                 for family in dict.fromkeys(outcome.family for outcome in outcomes)
             },
         }
@@ -134,8 +152,8 @@ class GateEvaluator:
         return [
             Outcome(
                 family.name,
-                _score(first[row]),
-                _score(second[row]),
+                first[row],
+                second[row],
                 {way: hits_BQ[row] for way, hits_BQ in hits.items()},
             )
             for row in range(count)
@@ -190,24 +208,36 @@ class GateEvaluator:
         return exact_matches(self._edge.model, states, batch.targets)
 
 
-def _score(fidelity: Fidelity | None) -> float | None:
-    return None if fidelity is None else fidelity.score
-
-
-def _accuracies(outcomes: Sequence[Outcome], threshold: float | None) -> Figures:
-    """Return the share of right answers per way, with bootstrap intervals where served."""
+def _hits(outcomes: Sequence[Outcome], gate: Gate) -> dict[str, torch.Tensor]:
+    """Return which questions are right [B, Q], per way and as the gate serves."""
     ways = {
         way: torch.stack([outcome.hits[way] for outcome in outcomes])
         for way in ("full_prompt", "recipe", "refined")
     }
-    means = {way: round(hits.float().mean().item(), 4) for way, hits in ways.items()}
-    if threshold is None:
-        return {**means, "served": _gate(outcomes, MIN_FIDELITY)["served"]}
-    served = torch.stack([outcome.hits[outcome.served(threshold)] for outcome in outcomes])
-    ways["served"] = served
+    served = torch.stack([outcome.hits[outcome.served(gate)] for outcome in outcomes])
+    return {**ways, "served": served}
+
+
+def _shares(ways: dict[str, torch.Tensor]) -> Figures:
+    return {way: round(hits.float().mean().item(), 4) for way, hits in ways.items()}
+
+
+def _family_row(outcomes: Sequence[Outcome], gate: Gate) -> Figures:
+    """Return what one family gets, and how unsure the edge model is of it."""
+    doubts = [each.first.doubt for each in outcomes if each.first and each.first.doubt is not None]
     return {
-        **means,
-        "served": round(served.float().mean().item(), 4),
+        **_shares(_hits(outcomes, gate)),
+        "compiled_share": _gate(outcomes, gate)["compiled_share"],
+        "median_doubt": round(median(doubts), 4) if doubts else None,
+    }
+
+
+def _accuracies(outcomes: Sequence[Outcome], gate: Gate) -> Figures:
+    """Return the share of right answers per way and as served, with bootstrap intervals."""
+    ways = _hits(outcomes, gate)
+    served = ways["served"]
+    return {
+        **_shares(ways),
         "ci95": {way: interval(hits.float().mean(1)) for way, hits in ways.items()},
         "served_minus_full_prompt_ci95": interval(
             served.float().mean(1) - ways["full_prompt"].float().mean(1)
@@ -215,9 +245,9 @@ def _accuracies(outcomes: Sequence[Outcome], threshold: float | None) -> Figures
     }
 
 
-def _gate(outcomes: Sequence[Outcome], threshold: float) -> dict[str, float]:
-    """Return what a gate at this threshold serves: accuracy, and the share without the prompt."""
-    ways = [outcome.served(threshold) for outcome in outcomes]
+def _gate(outcomes: Sequence[Outcome], gate: Gate) -> dict[str, float]:
+    """Return what a gate serves: accuracy, and the share without the prompt."""
+    ways = [outcome.served(gate) for outcome in outcomes]
     hits = torch.stack([each.hits[way] for each, way in zip(outcomes, ways, strict=True)])
     return {
         "served": round(hits.float().mean().item(), 4),

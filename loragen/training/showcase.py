@@ -1,6 +1,7 @@
 """Showcase: the prompts that `make demo` shows, and the model card.
 
-A prompt is shown only if it is not in training and the recipe's greedy answer is right.
+A prompt is shown only if it is not in training, the recipe's greedy answer is right, and the gate
+lets it serve.
 """
 
 import json
@@ -9,7 +10,6 @@ from typing import Final
 
 from transformers import AutoTokenizer
 
-from loragen.errors import InvalidRequest
 from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
@@ -18,15 +18,18 @@ from loragen.method.refine import RefineSpec
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO, SURROUNDINGS
 from loragen.suite.family import Family
-from loragen.suite.identities import PERSONA
+from loragen.suite.identities import SIGNOFF
 from loragen.suite.labels import SENTIMENT
-from loragen.suite.rewrites import JSON
+from loragen.suite.rewrites import JSON, START
 from loragen.suite.splits import Split
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import MIN_FIDELITY, load_refiner
+from loragen.training.gate_evaluation import load_refiner
+from loragen.training.gated import DEMO_GATE, choose
 
-SHOWN: Final = (PERSONA, SENTIMENT, JSON)
+SHOWN: Final = (SIGNOFF, SENTIMENT, JSON)
+MENDED: Final = START
+"""Of this family one pass gets held-out wordings wrong that the model follows without doubt."""
 _CANDIDATES: Final = 200
 
 _CARD: Final = """\
@@ -90,19 +93,18 @@ class Stage:
         As the router service would find it, which draws the same probes.
         """
         (recipe,) = self.generator.compile([prompt])
-        try:
-            first = self._refiner.measure(prompt, None, recipe).fidelity
-            if first.score is None or first.score >= MIN_FIDELITY:
-                return None
-            lesson = self._refiner.lesson(prompt, None, start=recipe)
-        except InvalidRequest:  # too few different messages to measure it on
+        choice = choose(self._refiner, prompt, recipe, DEMO_GATE)
+        if choice.recipe is None or choice.second is None:
             return None
-        refined = self._refiner.examine(lesson, *self._refiner.fit([lesson]))
-        if (refined.after.score or 0.0) < MIN_FIDELITY:
-            return None
-        gates = stack_gates([refined.recipe], self.generator.head.pool_id, self.generator.pool)
+        gates = stack_gates([choice.recipe], self.generator.head.pool_id, self.generator.pool)
         chat = [{"role": "user", "content": question}]
         return self._decode(self._edge.generate(self._ids([chat]), gates))[0]
+
+    def passes(self, prompt: str) -> bool:
+        """Whether a prompt's first recipe serves it."""
+        (recipe,) = self.generator.compile([prompt])
+        choice = choose(self._refiner, prompt, recipe, DEMO_GATE)
+        return choice.recipe is not None and choice.second is None
 
     def compiled_answers(self, prompt: str, questions: list[str]) -> list[str]:
         """Answer under the prompt's recipe."""
@@ -131,7 +133,7 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
             continue
         turns = [prompt.ask(Random(f"show/{index}/{k}")) for k in range(4)]
         answers = stage.compiled_answers(prompt.text, [turn.question for turn in turns])
-        if answers == [turn.answer for turn in turns]:
+        if answers == [turn.answer for turn in turns] and stage.passes(prompt.text):
             return {
                 "system_prompt": prompt.text,
                 "question": turns[0].question,
@@ -143,7 +145,7 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
 def _find_refined(stage: Stage) -> dict[str, str]:
     """Return a prompt in unseen wording whose recipe is not good enough until it is refined."""
     for index in range(2 * _CANDIDATES):
-        prompt = DEMO.draw(DEMO.seen[index % len(DEMO.seen)], Split.UNSEEN_WORDINGS, index)
+        prompt = DEMO.draw(MENDED, Split.UNSEEN_WORDINGS, index)
         turn = prompt.ask(Random(f"show/{index}"))
         is_followed = stage.prompted_answer(prompt.text, turn.question) == turn.answer
         if is_followed and stage.mended_answer(prompt.text, turn.question) == turn.answer:

@@ -112,6 +112,8 @@ class RefinerContract:
         assert (reply.probes == 8) or probes is None
         assert 0 <= reply.agreement <= 1
         assert reply.fidelity is None or 0 <= reply.fidelity <= 1.2
+        assert reply.doubt is not None
+        assert reply.doubt >= 0
 
     async def test_without_probes_a_task_is_refined_on_self_generated_ones(
         self, client: httpx.AsyncClient

@@ -135,6 +135,37 @@ def test_where_the_prompt_shows_no_effect_it_stays_in_context(gate: Gateway) -> 
     assert not gate.generator.refines
 
 
+def test_a_model_that_does_not_know_what_to_say_keeps_its_prompt(
+    valkey: Valkey, namespace: str
+) -> None:
+    """However faithful the recipe is, and refining could not help."""
+    store = redis_store(valkey.url, namespace)
+    with gateway(store, namespace, server=ON, edge={"max_doubt": 0.05}) as gate:
+        unsure = gate.metric("loragen_measures_total", outcome="unsure")
+        gate.generator.measured, gate.generator.doubt = (0.3, 0.0), 0.0501
+        for prompt in ("Be odd.", "Be even."):
+            task = measured(gate, gate.create(prompt)["id"])
+            assert (task["status"], task["fallback_reason"]) == ("fallback", "model_unsure")
+            assert (task["fidelity"], task["doubt"]) == (gate.generator.measured[0], 0.0501)
+            assert mode(gate, task["id"]) == ("prompt", "model_unsure")
+            gate.generator.measured = (1.0, 1.0)
+        assert not gate.generator.refines
+        wait_until(lambda: gate.metric("loragen_measures_total", outcome="unsure") == unsure + 2)
+        gate.generator.doubt = 0.05
+        sure = measured(gate, gate.create(PROMPT)["id"])
+        assert mode(gate, sure["id"]) == ("compiled", None)
+
+
+def test_what_refining_finds_of_the_models_doubt_counts_too(valkey: Valkey, namespace: str) -> None:
+    store = redis_store(valkey.url, namespace)
+    with gateway(store, namespace, edge={"max_doubt": 0.05}) as gate:
+        gate.generator.doubt = 0.2
+        task_id = gate.create(PROMPT)["id"]
+        gate.http.post(f"/v1/tasks/{task_id}/refine", json={})
+        wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+        assert mode(gate, task_id) == ("prompt", "model_unsure")
+
+
 def test_what_cannot_be_measured_is_tried_once_and_stays_in_context(gate: Gateway) -> None:
     gate.generator.measure_error = InvalidRequest("too few messages")
     task_id = gate.create(PROMPT)["id"]

@@ -44,6 +44,7 @@ def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
         "fidelity": None,
         "agreement": None,
         "measured": False,
+        "doubt": None,
         "refine": None,
         "compile_seconds": 0.01,
         "cached": False,

@@ -34,7 +34,7 @@ def shown(stack: Stack, task_id: str) -> dict[str, Any]:
 
 
 def test_a_good_recipe_is_measured_to_be_good(stack: Stack) -> None:
-    example = EXAMPLES["works"][0]
+    example = EXAMPLES["works"][2]
     task_id = stack.create(example["system_prompt"] + " Be kind.")["id"]
     wait_until(lambda: shown(stack, task_id)["measured"], PATIENCE)
     task = shown(stack, task_id)

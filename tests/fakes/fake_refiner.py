@@ -19,6 +19,7 @@ class FakeScore:
     score: float | None
     agreement: float
     does_harm: bool = False
+    doubt: float | None = 0.02
 
 
 @dataclass(frozen=True, slots=True)

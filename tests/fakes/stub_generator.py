@@ -60,6 +60,7 @@ class StubGenerator:
         self.measure_error: Exception | None = None
         self.measured: tuple[float | None, float] = (0.9, 1.0)
         self.does_harm = False
+        self.doubt: float | None = 0.02
         self.is_measuring_held = False
 
     def reset(self) -> None:
@@ -91,6 +92,7 @@ class StubGenerator:
         return MeasureReply(
             fidelity=fidelity,
             agreement=agreement,
+            doubt=self.doubt,
             does_harm=self.does_harm,
             probes=len(request.probes or ()) or 16,
             measure_seconds=0.01,
@@ -117,6 +119,7 @@ class StubGenerator:
             fidelity_after=after,
             agreement_before=0.5,
             agreement_after=1.0,
+            doubt=self.doubt,
             probes=len(request.probes or ()) or 48,
             held_out=4,
             refine_seconds=0.01,

@@ -100,6 +100,20 @@ def test_a_start_is_where_it_begins(refiner: Refiner) -> None:
     assert fitted.recipe.id != start.id
 
 
+def test_doubt_is_how_unsure_the_model_is_of_its_own_answers(refiner: Refiner) -> None:
+    gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS)
+    recipe = Recipe.encode(gates.numpy(), pool_id=refiner.pool_id, level=Level.DENSE)
+    own = [(question, None) for question, _ in PROBES]
+    known = refiner.lesson(PROMPT, own)
+    said = [(probe.prompted, probe.answer or ()) for probe in [*known.fitted, *known.held_out]]
+    expected = answer_losses(refiner._edge, said).mean().item()
+    alone = refiner.measure(PROMPT, own, recipe).fidelity.doubt
+    assert alone == pytest.approx(expected, rel=1e-4)
+    beside = refiner.measure(PROMPT, [*own, ("Unlikely?", "Zq~!")], recipe).fidelity
+    assert beside.doubt == pytest.approx(expected, rel=1e-4)
+    assert refiner.measure(PROMPT, PROBES, recipe).fidelity.doubt is None
+
+
 def test_what_does_not_fit_is_refused(tiny: TinyEdge, refiner: Refiner) -> None:
     with pytest.raises(PromptTooLong):
         refiner.lesson("x" * 500, PROBES)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from loragen.gate import Gate
+from loragen.method.fidelity import Fidelity
 from loragen.method.refine import RefineSpec
 from loragen.suite.demo import DEMO
 from loragen.suite.identities import SIGNOFF
@@ -13,16 +16,21 @@ from loragen.suite.rewrites import START
 from loragen.suite.splits import Split
 from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import GateEvaluator, Outcome, _gate
+from loragen.training.gated import DEMO_GATE
 from loragen.training.resampling import interval
 
-CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+ROOT = Path(__file__).parents[3]
+CHECKPOINT = ROOT / "checkpoints" / "demo"
+GATE = Gate(0.8, max_doubt=0.1)
 
 
-def outcome(first: float | None, second: float | None) -> Outcome:
+def outcome(first: float | None, second: float | None, *, doubt: float = 0.0) -> Outcome:
     """Return a task whose recipe is right once in four, refined twice, with the prompt always."""
     ways = (("recipe", 1), ("refined", 2), ("full_prompt", 4))
     hits = {way: torch.arange(4) < right for way, right in ways}
-    return Outcome("any", first, second, hits)
+    return Outcome(
+        "any", Fidelity(first, 1.0, doubt=doubt), Fidelity(second, 1.0, doubt=doubt), hits
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,13 +47,27 @@ def outcome(first: float | None, second: float | None) -> Outcome:
 def test_the_gate_serves_as_the_gateway_does(
     first: float | None, second: float | None, way: str
 ) -> None:
-    assert outcome(first, second).served(0.8) == way
-    assert outcome(first, second).served(0.0) == "recipe"
+    assert outcome(first, second).served(GATE) == way
+    assert outcome(first, second).served(Gate(0.0)) == "recipe"
+    assert outcome(first, second, doubt=0.2).served(GATE) == "full_prompt"
+    assert outcome(first, second, doubt=0.2).served(Gate(0.8)) == way
+
+
+def test_what_cannot_be_measured_keeps_its_prompt() -> None:
+    (hits,) = [outcome(1.0, 1.0).hits]
+    assert Outcome("any", None, None, hits).served(GATE) == "full_prompt"
+    assert not Outcome("any", None, None, hits).is_measurable
+    assert not outcome(None, None).is_measurable
+
+
+def test_the_demo_is_evaluated_by_the_gate_it_is_served_with() -> None:
+    (model,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text("utf-8"))["edge_models"]
+    assert model["max_doubt"] == DEMO_GATE.max_doubt
 
 
 def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
     outcomes = [outcome(0.9, 0.9), outcome(0.5, 0.9), outcome(0.5, 0.5), outcome(0.5, 0.5)]
-    assert _gate(outcomes, 0.8) == {
+    assert _gate(outcomes, GATE) == {
         "served": 0.6875,
         "compiled_share": 0.5,
         "one_pass_share": 0.25,
@@ -61,6 +83,8 @@ def test_the_shipped_checkpoint_is_measured_refined_and_served() -> None:
     assert figures["served"] >= 0.8
     assert figures["by_threshold"]["0.0"]["compiled_share"] == 1.0
     assert set(figures["per_family"]) == {"signoff", "start"}
+    assert set(figures["by_doubt"]) >= {"None", str(DEMO_GATE.max_doubt)}
+    assert all(0 <= row["median_doubt"] < 0.1 for row in figures["per_family"].values())
     low, high = figures["ci95"]["served"]
     assert low <= figures["served"] <= high
 

@@ -1,0 +1,43 @@
+"""Gate: whether a measured recipe serves its task, or the prompt stays in context.
+
+The one rule of the gateway, of the evaluations and of the showcase.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Refusal = Literal["model_unsure", "prompt_has_no_effect", "low_fidelity"]
+
+MIN_FIDELITY: Final = 0.8
+"""What a task asks of its recipe that does not say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a recipe must be worth, and how unsure the edge model may be of what it recovers.
+
+    A `min_fidelity` of 0 lets everything pass; a `max_doubt` of None asks nothing of doubt, which
+    is in nats per token.
+    """
+
+    min_fidelity: float = MIN_FIDELITY
+    max_doubt: float | None = None
+
+    def refusal(self, fidelity: float | None, doubt: float | None) -> Refusal | None:
+        """Return why a recipe of this worth does not serve, None where it does.
+
+        Fidelity is None where the prompt has no effect. Doubt is None where nobody found it: in
+        records and replies older than it, and where every probe brought its answer.
+        """
+        if self.min_fidelity <= 0:
+            return None
+        # First: fidelity to a prompt that the model does not follow tells nothing.
+        if self.max_doubt is not None and doubt is not None and doubt > self.max_doubt:
+            return "model_unsure"
+        if fidelity is None:
+            return "prompt_has_no_effect"
+        return "low_fidelity" if fidelity < self.min_fidelity else None
+
+    def is_mendable(self, fidelity: float | None, doubt: float | None) -> bool:
+        """Whether a recipe does not serve, and refining it may change that."""
+        return self.refusal(fidelity, doubt) == "low_fidelity"

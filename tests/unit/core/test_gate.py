@@ -1,0 +1,59 @@
+"""One rule decides whether a recipe serves: what is worth too little or not known does not."""
+
+import pytest
+
+from loragen.gate import Gate
+from loragen.task import Measurement, Policy, RecipeRef, Task
+
+RECIPE = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "doubt", "refusal"),
+    [
+        (0.8, 0.1, None),
+        (1.2, 0.0, None),
+        (0.79, 0.1, "low_fidelity"),
+        (None, 0.1, "prompt_has_no_effect"),
+        (1.0, 0.11, "model_unsure"),
+        (0.1, 0.11, "model_unsure"),
+        (None, 0.11, "model_unsure"),
+        (1.0, None, None),
+    ],
+)
+def test_a_recipe_serves_that_is_faithful_to_a_model_that_knows_what_to_say(
+    fidelity: float | None, doubt: float | None, refusal: str | None
+) -> None:
+    gate = Gate(0.8, max_doubt=0.1)
+    assert gate.refusal(fidelity, doubt) == refusal
+    assert gate.is_mendable(fidelity, doubt) is (refusal == "low_fidelity")
+
+
+def test_doubt_counts_only_where_it_is_asked_for() -> None:
+    assert Gate(0.8).refusal(0.9, 5.0) is None
+    assert Gate(0.0, max_doubt=0.1).refusal(None, 5.0) is None
+
+
+def task(measurement: Measurement | None) -> Task:
+    recipe = RecipeRef(
+        id=RECIPE, bytes=1, pool_id=RECIPE, generator_id=RECIPE, level=1, template_hash=RECIPE
+    )
+    return Task(
+        id="task_x", tenant="t", edge_model="m", prompt="p", created_at=1, prompt_tokens=1,
+        policy=Policy(), recipe=recipe, measurement=measurement,
+    )  # fmt: skip
+
+
+def test_a_task_holds_its_measure_against_its_models_bar() -> None:
+    unsure = task(Measurement.of(RECIPE, fidelity=1.0, doubt=0.2))
+    assert unsure.withheld(None) is None
+    assert unsure.withheld(0.2) is None
+    assert unsure.withheld(0.19) == "model_unsure"
+    assert task(None).withheld(0.1) is None
+
+
+def test_a_record_from_before_doubt_was_measured_is_judged_without_it() -> None:
+    old = Measurement.model_validate({"recipe": RECIPE[:16], "fidelity": 0.9, "agreement": 1.0})
+    assert task(old).withheld(0.01) is None
+    low = Measurement.model_validate({"recipe": RECIPE[:16], "fidelity": 0.5})
+    assert task(low).withheld(0.01) == "low_fidelity"
