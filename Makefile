@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench chaos lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench chaos fuzzers fuzz lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,11 +27,18 @@ setup-gpu:  ## install the locked GPU environment into .venv instead
 
 clients: .venv-clients/.installed  ## install the clients that the examples show, apart from the server
 
+.venv-fuzz/.installed: config/requirements/fuzz.lock | .venv/.installed
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-fuzz
+	@$(BIN)/uv pip install -q --python .venv-fuzz/bin/python --no-deps -r $<
+	@touch $@
+
+fuzzers: .venv-fuzz/.installed  ## install the fuzzers, apart from the server
+
 demo: setup  ## start everything on this machine and serve the shipped checkpoint
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
 # One process serves the stack's tests while another runs the fast ones.
-test: setup clients  ## run the test suite; the real stack is in it
+test: setup clients fuzzers  ## run the test suite; the real stack is in it
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" \
 	  tests/e2e tests/unit tests/contract tests/parity tests/integration
 
@@ -69,8 +76,11 @@ bench: setup  ## measure serving: many tasks, the bare engine, the full prompt i
 chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
 	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json
 
+fuzz: setup fuzzers  ## look for what breaks the APIs and all that reads bytes from outside (16 minutes)
+	@.venv-fuzz/bin/python -m tests.fuzz --out bench/results/fuzz_summary.json
+
 lock: setup  ## resolve the dependencies again into config/requirements/*.lock
 	@sh scripts/lock.sh
 
 clean:  ## remove the environment and the local state
-	rm -rf .venv .venv-clients .loragen
+	rm -rf .venv .venv-clients .venv-fuzz .loragen

@@ -33,7 +33,9 @@ class Message(BaseModel):
     Neither errors nor representations show prompts or recipes, so that no traceback can.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class CompileRequest(Message):

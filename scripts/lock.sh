@@ -18,3 +18,6 @@ $uv pip compile pyproject.toml --extra gpu --extra dev $flags --python-platform 
   -o config/requirements/gpu.lock
 # The examples' clients want other versions of openai and huggingface-hub than vLLM.
 $uv pip compile config/requirements/clients.in $flags -o config/requirements/clients.lock
+# Coverage-guided fuzzing instruments our code, so what that needs is here too, in the same versions.
+$uv pip compile pyproject.toml config/requirements/fuzz.in -c config/requirements/cpu.lock $flags \
+  -o config/requirements/fuzz.lock

@@ -19,6 +19,7 @@ from loragen.limits import Limits
 from loragen.tenants import OPEN_TENANT, Tenant, TenantId
 from server.authentication import bearer_token
 from server.body_limit import BodyLimit
+from server.document import install_document
 from server.envelope import Envelope
 from server.http_errors import error_response, install_error_handlers
 from server.requests import ApiRequest
@@ -28,6 +29,7 @@ from server.usage import UsageQuery
 router = APIRouter(prefix="/admin")
 
 _MAX_BODY_BYTES: Final = 64 << 10
+_LINES: Final = "application/x-ndjson"
 
 
 def tenancy(request: Request) -> Tenancy:
@@ -127,13 +129,17 @@ async def revoke_key(tenant: str, key_id: str, parts: Parts) -> dict[str, Any]:
     return {"id": key_id, "object": "key", "revoked": True}
 
 
-@router.get("/usage")
+@router.get(
+    "/usage",
+    response_class=StreamingResponse,
+    responses={200: {"content": {_LINES: {"schema": {"type": "string"}}}}},
+)
 async def export_usage(query: Annotated[UsageQuery, Query()], parts: Parts) -> Response:
     """Return what all tenants were served, a line of JSON for each day, mode and task."""
     since, until = query.days
     tenants = [tenant.id for tenant in await parts.tenants.all()]
     lines = parts.usage_lines(sorted({OPEN_TENANT, *tenants}), since=since, until=until)
-    return StreamingResponse(lines, media_type="application/x-ndjson")
+    return StreamingResponse(lines, media_type=_LINES)
 
 
 class AdminEntrance:
@@ -159,6 +165,7 @@ def build_admin(parts: Tenancy, *, secret: str) -> FastAPI:
     app = FastAPI(title="LoRA-Gen Server admin", openapi_url=None)
     app.state.tenancy = parts
     install_error_handlers(app)
+    install_document(app, auth="keys")
     app.include_router(router)
     app.add_middleware(BodyLimit, max_bytes=_MAX_BODY_BYTES)
     app.add_middleware(AdminEntrance, secret=secret)

@@ -124,6 +124,8 @@ async def relay(
     lost: LoragenError = WorkerUnavailable("the worker was lost while answering")
     try:
         async for event in _events(chunks):
+            if is_done:
+                continue  # to its end, or the connection could not be used again
             if event == b"[DONE]":
                 is_done = True
             elif event.startswith(b'{"error"') or _ABORTED in event:

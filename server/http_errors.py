@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 
 from loragen import metrics
 from loragen.errors import InvalidRequest, LimitExceeded, LoragenError, NotFound
@@ -111,6 +112,19 @@ async def _on_http(request: Request, error: Exception) -> ErrorResponse:
     place = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         return error_response(NotFound(f"no such path: {place}"))
-    known = {400: "the request body cannot be read as JSON", 405: f"not allowed: {place}"}
+    if error.status_code == 405:
+        own = InvalidRequest(f"not allowed: {place}")
+        return ErrorResponse(own.body(), status_code=405, headers={"allow": _allowed(request)})
+    known = {400: "the request body cannot be read as JSON"}
     own = InvalidRequest(known.get(error.status_code, str(error.detail)))
     return ErrorResponse(own.body(), status_code=error.status_code, headers=error.headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of a path: Starlette knows those of its first route alone."""
+    every: Sequence[BaseRoute] = request.app.router.routes
+    routes = [route for route in every if isinstance(route, Route)]
+    path = next(each.path for each in routes if each.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(
+        sorted({m for each in routes if each.path == path for m in each.methods or ()})
+    )

@@ -5,12 +5,38 @@ conversation, of which they change the course, and stay where they are.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import WithJsonSchema
 
 Message = dict[str, Any]
 
 SYSTEM_ROLES: Final = frozenset({"system", "developer"})
 _ROLES: Final = SYSTEM_ROLES | {"user", "assistant", "tool"}
+
+_TEXT: Final = {"type": "string"}
+_TEXT_PART: Final = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": _TEXT},
+    "required": ["type", "text"],
+}
+_CONTENT: Final = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT_PART, "minItems": 1}]}
+_SAID_BY_OTHERS: Final = {
+    "type": "object",
+    "properties": {"role": {"enum": sorted(_ROLES - {"assistant"})}, "content": _CONTENT},
+    "required": ["role", "content"],
+}
+_SAID_BY_THE_MODEL: Final = {
+    "type": "object",
+    "properties": {
+        "role": {"const": "assistant"},
+        "content": {"anyOf": [*_CONTENT["anyOf"], {"type": "null"}]},
+        "tool_calls": {"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "null"}]},
+    },
+    "required": ["role"],
+}
+ApiMessage = Annotated[Message, WithJsonSchema({"anyOf": [_SAID_BY_OTHERS, _SAID_BY_THE_MODEL]})]
+"""A message for the OpenAPI document; `check_message` holds requests to the same."""
 
 
 def check_message(index: int, message: Message) -> None:

@@ -22,7 +22,7 @@ from loragen.tools import Tools
 from loragen.wire import Probes
 from server.answer import Mode
 from server.body import check_values
-from server.messages import check_message
+from server.messages import ApiMessage, check_message
 
 OUR_FIELDS = frozenset({"model", "task_id", "loragen", "system_prompt"})
 """Fields of a generation request that the gateway acts on itself."""
@@ -183,7 +183,7 @@ class GenerationRequest(ServedRequest):
 class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: list[ApiMessage] = Field(min_length=1)
     system_prompt: SystemPromptUse = "auto"
     logprobs: bool | None = None
     max_completion_tokens: int | None = Field(None, ge=1)

@@ -33,7 +33,7 @@ IMPORT_PATH: Final = "/v1/tasks/import"
 
 _LINES: Final = "application/x-ndjson"
 _PAGE: Final = 100
-_CONTENT: Final[dict[str, Any]] = {"content": {_LINES: {"schema": {"type": "string"}}}}
+_CONTENT: Final[dict[str, Any]] = {"content": {_LINES: {"schema": {"description": "Lines."}}}}
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: _CONTENT}
 
 Parts = Annotated[Services, Depends(services)]

@@ -1,11 +1,12 @@
 """`/v1/usage`: what a tenant was served, by day, edge model, mode and task."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from loragen.usage import Numbers, UsageKey
 from server.services import Services, services, tenant
@@ -15,6 +16,17 @@ router = APIRouter(prefix="/v1", tags=["usage"])
 
 DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 400
+_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _is_a_day(value: object) -> object:
+    # Else pydantic takes a number for seconds since 1970.
+    if isinstance(value, str) and not _FORM.fullmatch(value):
+        raise ValueError("a day is written YYYY-MM-DD")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_is_a_day)]
 
 
 class UsageQuery(BaseModel):
@@ -22,8 +34,8 @@ class UsageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    since: date | None = Field(None, description="Default: 29 days before `until`.")
-    until: date | None = Field(None, description="Default: today.")
+    since: Day | None = Field(None, description="Default: 29 days before `until`.")
+    until: Day | None = Field(None, description="Default: today.")
 
     @property
     def days(self) -> tuple[date, date]:
@@ -33,7 +45,10 @@ class UsageQuery(BaseModel):
 
     @model_validator(mode="after")
     def _is_a_stretch(self) -> Self:
-        since, until = self.days
+        try:
+            since, until = self.days
+        except OverflowError:
+            raise ValueError("until is too early a day") from None
         if not 0 <= (until - since).days < MAX_DAYS:
             raise ValueError(f"since is before until, by less than {MAX_DAYS} days")
         return self

@@ -139,7 +139,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _pop_field(body: bytes) -> tuple[bytes, str | None]:
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body, None  # vLLM says what is wrong with it
     if not isinstance(fields, dict) or RECIPE_FIELD not in fields:
         return body, None

@@ -125,6 +125,9 @@ def test_the_days_can_be_chosen(gate: Gateway) -> None:
         assert gate.http.get("/v1/usage", params=query).json()["total"]["requests"] == count
     for wrong in (
         {"since": "tomorrow"},
+        {"until": "0"},
+        {"until": "0001-01-01"},
+        {"until": "9999-12-31", "since": "0001-01-01"},
         {"since": today().isoformat(), "until": yesterday},
         {"since": "2020-01-01", "until": "2026-01-01"},
         {"day": yesterday},

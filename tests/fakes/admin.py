@@ -21,6 +21,8 @@ class AdminApi:
 
     url: str
     http: httpx.Client
+    document: dict[str, Any]
+    """How it describes itself, which it tells nobody."""
 
     def create_tenant(self, tenant: str = "acme", **fields: Any) -> dict[str, Any]:
         """Make a tenant."""
@@ -44,8 +46,9 @@ def admin_api(redis_url: str, namespace: str) -> Iterator[AdminApi]:
         update={"admin_secret": SecretStr(ADMIN_SECRET)}
     )
     headers = {"authorization": f"Bearer {ADMIN_SECRET}"}
+    app = create_admin(told, redis_shared(redis_url, namespace))
     with (
-        live(create_admin(told, redis_shared(redis_url, namespace))) as server,
+        live(app) as server,
         httpx.Client(base_url=server.url, headers=headers, timeout=20) as http,
     ):
-        yield AdminApi(server.url, http)
+        yield AdminApi(server.url, http, app.openapi())
