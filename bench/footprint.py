@@ -64,7 +64,7 @@ async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
     """Return bytes per task: recipe, prompt, and everything else."""
     client = redis.Redis.from_url(url)
     store = RedisStore.connect(url, namespace="b", recipe_ttl_seconds=3_600, timeout_seconds=5)
-    keys = TenantKeys(bytes(32), "default")
+    keys = TenantKeys((bytes(32),), "default")
     families = DEMO.seen
     prompts = [DEMO.draw(families[i % len(families)], Split.TRAIN, i).text for i in range(count)]
     recipe_bytes = 0
@@ -95,7 +95,7 @@ async def put(store: RedisStore, keys: TenantKeys, generator: Generator, prompt:
         level=1,
         template_hash=head.template_hash,
     )
-    task_id = keys.task_id(edge_model="demo", prompt=prompt)
+    task_id = keys.task_ids(edge_model="demo", prompt=prompt)[0]
     task = Task(
         id=task_id,
         tenant=keys.tenant,

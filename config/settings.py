@@ -194,7 +194,9 @@ class Settings(BaseSettings):
         None, description="Redis or Valkey, redis://...; default: a local server of our own."
     )
     master_secret: SecretStr | None = Field(
-        None, description="Key from which tenants' keys are derived; hex, 32 bytes or more."
+        None,
+        description="Key from which tenants' keys are derived; hex, 32 bytes or more. While it is "
+        "rotated its versions, apart by commas, the one for what is new first.",
     )
     worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
     generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")

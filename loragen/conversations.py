@@ -3,7 +3,7 @@
     {ns}:conversation:{key}   string   empty, with a time to live
 
 A conversation is known by its tenant and a keyed hash of how it began
-(`TenantKeys.conversation_key`), joined by a colon.
+(`TenantKeys.conversation_keys`), joined by a colon.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ class Conversations(Protocol):
     async def remember(self, keys: Sequence[str]) -> None:
         """Remember conversations for a time to live from here."""
 
-    async def is_remembered(self, key: str) -> bool:
-        """Whether a conversation was remembered less than a time to live ago."""
+    async def is_remembered(self, keys: Sequence[str]) -> bool:
+        """Whether one of the keys was remembered less than a time to live ago."""
 
 
 class RedisConversations:
@@ -40,10 +40,10 @@ class RedisConversations:
         async with mapped():
             await pipeline.execute()
 
-    async def is_remembered(self, key: str) -> bool:
-        """Whether a conversation was remembered less than a time to live ago."""
+    async def is_remembered(self, keys: Sequence[str]) -> bool:
+        """Whether one of the keys was remembered less than a time to live ago."""
         async with mapped():
-            return bool(await self._redis.exists(self._key(key)))
+            return bool(await self._redis.exists(*(self._key(key) for key in keys)))
 
     def _key(self, key: str) -> str:
         return f"{self._namespace}:conversation:{key}"

@@ -1,7 +1,8 @@
 """The store in Redis.
 
     {ns}:task:{tenant}:{task_id}   hash    record = JSON, deflated, prompt = text, tools = JSON,
-                                           probes = JSON, refined = recipe bytes
+                                           probes = JSON, refined = recipe bytes, link = an id
+    {ns}:links:{tenant}            hash    another id of a task's prompt -> task id
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
     {ns}:recipe:{key}              string  recipe bytes, with a time to live; a key begins with
@@ -54,6 +55,7 @@ class RedisStore:
         self._create = client.register_script(store_scripts.CREATE)
         self._update = client.register_script(store_scripts.UPDATE)
         self._delete = client.register_script(store_scripts.DELETE)
+        self._link = client.register_script(store_scripts.LINK)
         self._page = client.register_script(store_scripts.PAGE)
 
     @classmethod
@@ -68,8 +70,10 @@ class RedisStore:
         client = connect(url, timeout_seconds=timeout_seconds)
         return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
 
-    async def create(self, task: Task, *, most: int | None = None) -> bool:
-        """Write a new task; False, and nothing written, if it exists.
+    async def create(
+        self, task: Task, *, most: int | None = None, others: Sequence[str] = ()
+    ) -> bool:
+        """Write a new task; False, and nothing written, if it exists; see `Store.create`.
 
         Raises:
             LimitExceeded: its tenant has `most` tasks.
@@ -78,7 +82,11 @@ class RedisStore:
         record = _packed(task)
         async with mapped():
             written = await self._create(
-                keys=self._task_keys(task.tenant, task.id),
+                keys=[
+                    *self._task_keys(task.tenant, task.id),
+                    self._links(task.tenant),
+                    *(self._task(task.tenant, other) for other in others),
+                ],
                 args=[
                     task.id,
                     record,
@@ -105,6 +113,24 @@ class RedisStore:
             row, _ = await pipeline.execute()
         return _task(row)
 
+    async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
+        """Return the id of the task there is of a prompt with these ids, or a link from one."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in ids:
+            pipeline.exists(self._task(tenant, task_id))
+        pipeline.hmget(self._links(tenant), list(ids))
+        async with mapped():
+            *exist, links = await pipeline.execute()
+        own = [task_id for task_id, is_there in zip(ids, exist, strict=True) if is_there]
+        linked = [as_bytes(link).decode() for link in links if link is not None]
+        return next(iter([*own, *linked]), None)
+
+    async def link(self, tenant: str, task_id: str, other: str) -> bool:
+        """Let a task be found by another id of its prompt; see `Store.link`."""
+        keys = [self._task(tenant, task_id), self._links(tenant)]
+        async with mapped():
+            return bool(await self._link(keys=keys, args=[task_id, other]))
+
     async def update(self, task: Task) -> bool:
         """Replace record and refined recipe of an existing task; False if it was deleted."""
         async with mapped():
@@ -116,7 +142,11 @@ class RedisStore:
 
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task, not its recipe; False if there was none."""
-        keys = [*self._task_keys(tenant, task_id), self._gone(tenant, task_id)]
+        keys = [
+            *self._task_keys(tenant, task_id),
+            self._gone(tenant, task_id),
+            self._links(tenant),
+        ]
         async with mapped():
             deleted = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
         return bool(deleted)
@@ -185,6 +215,9 @@ class RedisStore:
 
     def _tasks(self, tenant: str) -> str:
         return f"{self._namespace}:tasks:{tenant}"
+
+    def _links(self, tenant: str) -> str:
+        return f"{self._namespace}:links:{tenant}"
 
     def _gone(self, tenant: str, task_id: str) -> str:
         # A digest, because a deleted task's id is to be found nowhere.

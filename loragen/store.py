@@ -18,9 +18,12 @@ class Page:
 class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
-    async def create(self, task: Task, *, most: int | None = None) -> bool:
+    async def create(
+        self, task: Task, *, most: int | None = None, others: Sequence[str] = ()
+    ) -> bool:
         """Write a new task; False, and nothing written, if it exists.
 
+        So it does where its prompt has a task by one of `others`, its other ids, or by a link.
         An implicit task gives way to one that is not.
 
         Raises:
@@ -29,6 +32,15 @@ class Store(Protocol):
 
     async def get(self, tenant: str, task_id: str) -> Task | None:
         """Return a task with its prompt and tools; an implicit one lives on from here."""
+
+    async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
+        """Return the id of the task there is of a prompt with these ids, or a link from one."""
+
+    async def link(self, tenant: str, task_id: str, other: str) -> bool:
+        """Let a task be found by another id of its prompt, instead of the one linked before.
+
+        False if there is no such task, or it is an implicit one: those expire.
+        """
 
     async def update(self, task: Task) -> bool:
         """Replace record and refined recipe of an existing task; False if it was deleted."""

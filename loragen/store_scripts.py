@@ -8,6 +8,12 @@ local refined, probes, most = unpack(ARGV, 7)
 local ttl = redis.call('TTL', KEYS[1])
 local is_implicit, has_implicit = implicit_ttl ~= '', ttl >= 0
 if ttl ~= -2 and (is_implicit or not has_implicit) then return 0 end
+if ttl == -2 then
+  if redis.call('HEXISTS', KEYS[3], id) == 1 then return 0 end
+  for i = 4, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end
+  end
+end
 if most ~= '' and not is_implicit and redis.call('ZCARD', KEYS[2]) >= tonumber(most) then
   return -1
 end
@@ -40,7 +46,19 @@ local id = ARGV[1]
 local created_at = redis.call('ZSCORE', KEYS[2], id)
 if created_at then redis.call('SET', KEYS[3], created_at, 'EX', ARGV[2]) end
 redis.call('ZREM', KEYS[2], id)
+local link = redis.call('HGET', KEYS[1], 'link')
+if link then redis.call('HDEL', KEYS[4], link) end
 return redis.call('DEL', KEYS[1])
+"""
+
+LINK: Final = """
+local id, other = unpack(ARGV)
+if redis.call('TTL', KEYS[1]) ~= -1 then return 0 end
+local before = redis.call('HGET', KEYS[1], 'link')
+if before then redis.call('HDEL', KEYS[2], before) end
+redis.call('HSET', KEYS[1], 'link', other)
+redis.call('HSET', KEYS[2], other, id)
+return 1
 """
 
 PAGE: Final = """

@@ -14,7 +14,8 @@ from config.settings import Settings
 from loragen import __version__, metrics
 from loragen.drain import Drain
 from loragen.errors import ConfigError
-from loragen.keys import TenantKeys, parse_master_secret
+from loragen.keys import TenantKeys
+from loragen.secret_versions import parse_versions
 from server import exposition, generation, names, responses, system, tasks, transfer, usage
 from server.admin import build_admin
 from server.authentication import Authenticator
@@ -33,6 +34,7 @@ from server.gatekeeper import Gatekeeper
 from server.generator import Generator, HttpGenerator
 from server.health import Health
 from server.http_errors import install_error_handlers
+from server.identity import Identity
 from server.measuring import Measuring
 from server.memory import MemoryTier
 from server.name_memory import NameMemory
@@ -97,8 +99,9 @@ def build_app(
     """
     if settings.master_secret is None:
         raise ConfigError("master_secret: set LORAGEN_MASTER_SECRET")
-    master = parse_master_secret(settings.master_secret.get_secret_value())
-    keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, master))
+    masters = parse_versions(settings.master_secret.get_secret_value(), name="master_secret")
+    keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, masters))
+    identity = Identity(shared.store, keys)
     crews = {model.name: _crew(settings, model) for model in settings.edge_models}
     health = Health(
         crews,
@@ -167,6 +170,7 @@ def build_app(
         refinement=refinement,
         dispatcher=dispatcher,
         keys=keys,
+        identity=identity,
         drain=Drain(),
         without_recipes=frozenset(
             model.name
@@ -177,7 +181,7 @@ def build_app(
             shared,
             resolver,
             dispatcher,
-            keys,
+            identity,
             compiled=compiled,
             measured=compiled if settings.server.measure else (),
             max_prompt_bytes=settings.server.max_prompt_bytes,

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Collection
 
 from config.settings import AutoSettings
 from loragen.errors import LimitExceeded, LoragenError, StoreUnavailable, TaskNotFound
-from loragen.keys import TenantKeys
 from loragen.task import FallbackReason, Task
 from loragen.tools import Tools, canonical_tools
 from server.dispatch import Dispatcher
+from server.identity import Identity
 from server.memory import Resolved
 from server.prompt_tokens import count_prompt_tokens
 from server.resolve import Resolver
@@ -33,7 +33,7 @@ class Auto:
         shared: Shared,
         resolver: Resolver,
         dispatcher: Dispatcher,
-        keys: Callable[[str], TenantKeys],
+        identity: Identity,
         *,
         compiled: Collection[str],
         measured: Collection[str],
@@ -49,7 +49,7 @@ class Auto:
         self._shared = shared
         self._resolver = resolver
         self._dispatcher = dispatcher
-        self._keys = keys
+        self._identity = identity
         self._compiled = compiled
         self._measured = measured
         self._max_bytes = max_prompt_bytes
@@ -74,10 +74,9 @@ class Auto:
             return "prompt_too_long"
         if not wait and size < self._settings.min_prompt_tokens:  # a token is a byte or more
             return "prompt_too_short"
-        task_id = self.task_id(tenant, model, prompt, tools)
         try:
             try:
-                return await self._resolver.resolve(tenant, task_id, wait=wait)
+                return await self._known(tenant, model, prompt, tools, wait=wait)
             except TaskNotFound:
                 if wait:
                     return await self._compile(tenant, model, prompt, tools)
@@ -85,11 +84,22 @@ class Auto:
         except StoreUnavailable:
             return "store_unavailable"
 
-    def task_id(self, tenant: str, model: str, prompt: str, tools: Tools = ()) -> str:
-        """Return the id that prompt and tools have as a task."""
-        return self._keys(tenant).task_id(
-            edge_model=model, prompt=prompt, tools=canonical_tools(tools)
-        )
+    async def _known(
+        self, tenant: str, model: str, prompt: str, tools: Tools, *, wait: bool
+    ) -> Resolved:
+        """Return the task of a prompt.
+
+        Raises:
+            TaskNotFound: there is none.
+        """
+        ids = self._identity.ids(tenant, model, prompt, tools)
+        try:
+            return await self._resolver.resolve(tenant, ids[0], wait=wait)
+        except TaskNotFound:
+            known = await self._identity.find(tenant, ids)
+            if known == ids[0]:
+                raise
+            return await self._resolver.resolve(tenant, known, wait=wait)
 
     async def _compile(self, tenant: str, model: str, prompt: str, tools: Tools) -> Resolved:
         await self._take_compile(tenant)
@@ -100,7 +110,7 @@ class Auto:
     async def _see(
         self, tenant: str, model: str, prompt: str, tools: Tools
     ) -> Resolved | FallbackReason:
-        task_id = self.task_id(tenant, model, prompt, tools)
+        task_id = self._identity.ids(tenant, model, prompt, tools)[0]
         sighting = await self._shared.sightings.sight(tenant, task_id)
         if sighting.count == 1:
             return "first_sighting"
@@ -137,8 +147,9 @@ class Auto:
         needs_measure: bool = False,
     ) -> Task:
         """Return the implicit task, written by this request or, a moment ago, by another."""
+        ids = self._identity.ids(tenant, model, prompt, tools)
         task = Task(
-            id=self.task_id(tenant, model, prompt, tools),
+            id=ids[0],
             tenant=tenant,
             edge_model=model,
             prompt=prompt,
@@ -148,6 +159,8 @@ class Auto:
             prompt_tokens=tokens,
             needs_measure=needs_measure,
         )
-        if await self._shared.store.create(task):
+        if await self._shared.store.create(task, others=ids[1:]):
             self._resolver.forget(tenant, task.id)  # what was before a delete, if anything
-        return task
+            return task
+        known = await self._identity.find(tenant, ids)
+        return task if known == task.id else await self._shared.store.get(tenant, known) or task

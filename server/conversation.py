@@ -37,13 +37,14 @@ class Conversation:
     """The beginning of a conversation that follows a task."""
 
     tenant: str
-    task_id: str
+    task_ids: tuple[str, ...]
+    """The ids of the task, or of the prompt where that may have none yet, the newest first."""
     texts: tuple[str, ...]
     """What was said up to the first reply, this included if `is_running`."""
     is_running: bool
 
     @classmethod
-    def of(cls, tenant: str, task_id: str, messages: Sequence[Message]) -> Self:
+    def of(cls, tenant: str, task_ids: tuple[str, ...], messages: Sequence[Message]) -> Self:
         """Return the conversation that a request shows."""
         texts = []
         for message in messages:
@@ -51,8 +52,8 @@ class Conversation:
                 continue
             texts.append(text_of(message).strip())
             if message["role"] == "assistant":
-                return cls(tenant, task_id, tuple(texts), is_running=True)
-        return cls(tenant, task_id, tuple(texts), is_running=False)
+                return cls(tenant, task_ids, tuple(texts), is_running=True)
+        return cls(tenant, task_ids, tuple(texts), is_running=False)
 
 
 class ConversationRule:
@@ -72,26 +73,30 @@ class ConversationRule:
         if not conversation.is_running or time.time() > since + self._seconds:
             return False
         try:
-            return await self._known.is_remembered(self._key(conversation))
+            return await self._known.is_remembered(self._keys_of(conversation))
         except StoreUnavailable:
             return True  # the whole prompt is never wrong
 
     async def remember(self, conversation: Conversation, replies: Sequence[str]) -> None:
         """Remember a conversation answered without a recipe; `replies` are its first, if any."""
         if conversation.is_running:
-            keys = [self._key(conversation)]
+            keys = [self._keys_of(conversation)[0]]
         else:
-            keys = [self._key(conversation, reply.strip()) for reply in replies]
+            keys = [self._keys_of(conversation, reply.strip())[0] for reply in replies]
         try:
             await self._known.remember(keys)
         except StoreUnavailable:
             logger.warning("conversation not remembered")
 
-    def _key(self, conversation: Conversation, *reply: str) -> str:
-        key = self._keys(conversation.tenant).conversation_key(
-            task_id=conversation.task_id, texts=[*conversation.texts, *reply]
-        )
-        return f"{conversation.tenant}:{key}"
+    def _keys_of(self, conversation: Conversation, *reply: str) -> list[str]:
+        """Return all keys that gateways may know a conversation by, first the one to write."""
+        keys = self._keys(conversation.tenant)
+        texts = [*conversation.texts, *reply]
+        return [
+            f"{conversation.tenant}:{key}"
+            for task_id in conversation.task_ids
+            for key in keys.conversation_keys(task_id=task_id, texts=texts)
+        ]
 
 
 def is_to_be_remembered(reason: FallbackReason | None) -> bool:

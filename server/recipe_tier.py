@@ -34,19 +34,20 @@ class RecipeTier:
             refined = _intact(task.refined, ref.pool_id)
             if refined is not None and refined.id == ref.id:
                 return refined
-        data = await self._store.get_recipe(self.key(task, ref))
-        if data is None:
-            return None
-        recipe = _intact(data, ref.pool_id)
-        if recipe is None or recipe.id != ref.id:
+        for key in self.keys(task, ref):
+            data = await self._store.get_recipe(key)
+            if data is None:
+                continue
+            recipe = _intact(data, ref.pool_id)
+            if recipe is not None and recipe.id == ref.id:
+                return recipe
             logger.warning("stored recipe is damaged", extra={"task_id": task.id})
-            await self.delete(task, ref)
-            return None
-        return recipe
+            await self._store.delete_recipe(key)
+        return None
 
     async def put(self, task: Task, ref: RecipeRef, recipe: Recipe) -> Recipe:
         """Store a recipe and return the one that is there: another gateway's, if it was first."""
-        key = self.key(task, ref)
+        key = self.keys(task, ref)[0]
         first = _intact(await self._store.put_recipe(key, recipe.data), recipe.pool_id)
         if first is not None:
             return first
@@ -56,18 +57,22 @@ class RecipeTier:
 
     async def delete(self, task: Task, ref: RecipeRef) -> None:
         """Forget a recipe."""
-        await self._store.delete_recipe(self.key(task, ref))
+        for key in self.keys(task, ref):
+            await self._store.delete_recipe(key)
 
-    def key(self, task: Task, ref: RecipeRef) -> str:
-        """Return the key of a task's recipe from one generator and pool, its tenant first."""
-        key = self._keys(task.tenant).recipe_key(
+    def keys(self, task: Task, ref: RecipeRef) -> list[str]:
+        """Return the keys a task's recipe may be found by, first the one to write.
+
+        They are of one generator and pool, and begin with the tenant.
+        """
+        keys = self._keys(task.tenant).recipe_keys(
             task_id=task.id,
             pool_id=ref.pool_id,
             generator_id=ref.generator_id,
             level=ref.level,
             template_hash=ref.template_hash,
         )
-        return f"{task.tenant}:{key[:_KEY_CHARS]}"
+        return [f"{task.tenant}:{key[:_KEY_CHARS]}" for key in keys]
 
 
 def _intact(data: bytes, pool_id: str) -> Recipe | None:

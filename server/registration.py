@@ -32,7 +32,8 @@ async def register(
         Conflict: the prompt is known with other settings, or the name stands for another task.
     """
     _check_size(request, parts.max_prompt_bytes(owner))
-    task_id = _task_id(request, parts, owner)
+    ids = parts.identity.ids(owner, request.model, request.system_prompt, request.tools)
+    task_id = await parts.identity.find(owner, ids)
     task = await _known(request, parts, owner, task_id)
     is_new = task is None or task.is_implicit
     if task is None or task.is_implicit:
@@ -48,7 +49,9 @@ async def register(
         if created_at is not None:
             task = task.model_copy(update={"created_at": created_at})
         most = parts.tenant(owner).limits.tasks
-        if not await parts.store.create(task, most=most):  # another was first with this prompt
+        others = [each for each in ids if each != task_id]
+        if not await parts.store.create(task, most=most, others=others):
+            # Another was first with this prompt.
             return await register(request, parts, owner, name=name, created_at=created_at)
         parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
     if name is not None:
@@ -82,11 +85,11 @@ async def remove(task: Task, parts: Services) -> None:
     """
     was_there = await parts.store.delete(task.tenant, task.id)
     await parts.names.forget_task(task.tenant, task.id)
-    await parts.sightings.forget(task.tenant, task.id)
+    for task_id in {task.id, *parts.identity.ids_of(task)}:
+        await parts.sightings.forget(task.tenant, task_id)
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
     await parts.resolver.invalidate(task)
-    if task.recipe is not None:
-        await parts.store.delete_recipe(parts.resolver.recipe_key(task, task.recipe))
+    await parts.resolver.delete_recipe(task)
     if not was_there:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
 
@@ -104,14 +107,6 @@ def _check_size(request: TaskFields, limit: int) -> None:
     if len(request.system_prompt.encode()) + len(tools) > limit:
         what = "system_prompt and tools together are" if tools else "system_prompt is"
         raise InvalidRequest(f"{what} larger than {limit} bytes", param="system_prompt")
-
-
-def _task_id(request: TaskFields, parts: Services, owner: str) -> str:
-    return parts.keys(owner).task_id(
-        edge_model=request.model,
-        prompt=request.system_prompt,
-        tools=canonical_tools(request.tools),
-    )
 
 
 async def _known(request: TaskFields, parts: Services, owner: str, task_id: str) -> Task | None:

@@ -86,7 +86,7 @@ async def _of_task(
         raise InvalidRequest(f"task {task_id!r} is of model {task.edge_model!r}", param="model")
     conversation = None
     if isinstance(request, ChatRequest):
-        conversation = Conversation.of(owner, task_id, request.messages)
+        conversation = Conversation.of(owner, (task_id,), request.messages)
     resolution = Resolution(conversation=conversation).using(resolved)
     if is_forced:
         return resolution.without_recipe("operator_forced")
@@ -106,8 +106,8 @@ async def _of_system_text(
         raise InvalidRequest("the system text is larger than its tenant may send", param="messages")
     # Tools that a task cannot hold stay beside it, as hybrid residue.
     tools = try_parse_tools(request.tools or ()) or ()
-    task_id = parts.auto.task_id(owner, model, prompt, tools)
-    resolution = Resolution(is_written=True, conversation=Conversation.of(owner, task_id, messages))
+    ids = parts.identity.ids(owner, model, prompt, tools)
+    resolution = Resolution(is_written=True, conversation=Conversation.of(owner, ids, messages))
     if parts.forces_prompt(owner, model):
         return resolution.without_recipe("operator_forced")
     if request.loragen.mode == "prompt" or request.system_prompt == "keep":

@@ -121,9 +121,10 @@ class Resolver:
             compile_task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def recipe_key(self, task: Task, ref: RecipeRef) -> str:
-        """Return the cache key of a task's recipe."""
-        return self._recipes.key(task, ref)
+    async def delete_recipe(self, task: Task) -> None:
+        """Forget the recipe of a deleted task."""
+        if task.recipe is not None:
+            await self._recipes.delete(task, task.recipe)
 
     def _finished(self, key: Key, done: asyncio.Task[Resolved]) -> None:
         self._running.pop(key, None)

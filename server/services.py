@@ -18,6 +18,7 @@ from server.auto import Auto
 from server.conversation import ConversationRule
 from server.dispatch import Dispatcher
 from server.gatekeeper import Gatekeeper
+from server.identity import Identity
 from server.measuring import Measuring
 from server.name_memory import NameMemory
 from server.refinement import Refinement
@@ -39,6 +40,7 @@ class Services:
     refinement: Refinement
     dispatcher: Dispatcher
     keys: Callable[[str], TenantKeys]
+    identity: Identity
     drain: Drain
     without_recipes: frozenset[str]
     """Edge models for which the operator forces prompt mode."""

@@ -60,6 +60,42 @@ class StoreContract:
         assert kept is not None
         assert kept.min_fidelity == 0.1
 
+    async def test_a_prompt_is_found_by_any_of_its_ids(self, store: Store) -> None:
+        new, old = task_of(0).id, task_of(1).id
+        assert await store.find(TENANT, (new, old)) is None
+        await store.create(task_of(1))
+        assert await store.find(TENANT, (new, old)) == old
+        assert await store.find("other", (new, old)) is None
+        assert not await store.create(task_of(0), others=(old,))
+        assert await store.get(TENANT, new) is None
+        assert await store.create(task_of(0))
+        assert await store.find(TENANT, (new, old)) == new
+        assert await store.find(TENANT, (old, new)) == old
+
+    async def test_a_task_is_found_by_the_link_it_has_last(self, store: Store) -> None:
+        task, other, third = (task_of(number) for number in range(3))
+        assert not await store.link(TENANT, task.id, other.id)  # there is no such task yet
+        await store.create(task)
+        assert await store.link(TENANT, task.id, other.id)
+        assert await store.find(TENANT, (other.id,)) == task.id
+        assert not await store.create(other)  # the prompt is there
+        assert await store.link(TENANT, task.id, third.id)
+        assert await store.find(TENANT, (other.id,)) is None
+        assert await store.find(TENANT, (third.id,)) == task.id
+        assert await store.get(TENANT, task.id) == task
+        await store.delete(TENANT, task.id)
+        assert await store.find(TENANT, (third.id, task.id)) is None
+        assert await store.create(third)
+
+    async def test_an_implicit_task_has_no_link_and_becomes_explicit_beside_others(
+        self, store: Store
+    ) -> None:
+        task, other = task_of(0, is_implicit=True), task_of(1, is_implicit=True)
+        await store.create(task)
+        assert not await store.link(TENANT, task.id, other.id)
+        await store.create(other)  # by a gateway that did not know the other's secret
+        assert await store.create(task_of(0), others=(other.id,))
+
     async def test_a_tenant_has_no_more_tasks_than_it_may(self, store: Store) -> None:
         made = await asyncio.gather(
             *(store.create(task_of(number), most=3) for number in range(10)),

@@ -15,11 +15,12 @@ class ConversationsContract:
     """The checks."""
 
     async def test_what_is_remembered_is_known(self, conversations: Conversations) -> None:
-        assert not await conversations.is_remembered("a")
+        assert not await conversations.is_remembered(["a"])
         await conversations.remember(["a", "b"])
         await conversations.remember([])
-        known = [await conversations.is_remembered(key) for key in ("a", "b", "c")]
-        assert known == [True, True, False]
+        asked = (["a"], ["b"], ["c"], ["c", "a"])
+        known = [await conversations.is_remembered(keys) for keys in asked]
+        assert known == [True, True, False, True]
 
 
 class TestMemoryConversations(ConversationsContract):
@@ -37,9 +38,9 @@ class TestMemoryConversations(ConversationsContract):
         now = 9
         await conversations.remember(["a"])
         now = 18
-        assert await conversations.is_remembered("a")
+        assert await conversations.is_remembered(["a"])
         now = 19
-        assert not await conversations.is_remembered("a")
+        assert not await conversations.is_remembered(["a"])
 
 
 @pytest.mark.redis
@@ -67,7 +68,7 @@ class TestRedisConversations(ConversationsContract):
     async def test_no_redis_means_unavailable(self) -> None:
         client = connect("redis://127.0.0.1:1", timeout_seconds=1)
         away = RedisConversations(client, namespace="x", ttl_seconds=30)
-        for call in (away.remember(["a"]), away.is_remembered("a")):
+        for call in (away.remember(["a"]), away.is_remembered(["a"])):
             with pytest.raises(StoreUnavailable):
                 await call
         await client.aclose()

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.redis
 
 PROMPT = "You are Ada and answer every question in at most three words."
 RECIPE = expected_recipe(PROMPT)
-TASK_ID = tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT)
+TASK_ID = tenant_keys().task_ids(edge_model=MODEL, prompt=PROMPT)[0]
 BUDGET = 3
 AUTO = {"min_prompt_tokens": 8, "compile_budget": BUDGET}
 
@@ -153,7 +153,8 @@ def test_a_conversation_that_began_before_its_prompt_was_seen_is_not_switched(
 def test_tools_are_part_of_the_implicit_task(gate: Gateway) -> None:
     tools = [{"type": "function", "function": {"name": "clock"}}]
     parsed = parse_tools(tools)
-    task_id = tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT, tools=canonical_tools(parsed))
+    canonical = canonical_tools(parsed)
+    (task_id,) = tenant_keys().task_ids(edge_model=MODEL, prompt=PROMPT, tools=canonical)
     assert say(gate, "hello", tools=tools).reason == "first_sighting"
     assert say(gate, "hello", tools=tools).task_id == task_id
     until_ready(gate, task_id)

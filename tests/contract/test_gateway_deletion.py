@@ -16,13 +16,13 @@ POOLS = ("ab" * 32, "00" * 32)
 
 def traces(gate: Gateway, valkey: Valkey) -> list[bytes]:
     """Return what in Redis still tells of the task."""
-    task_id = tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT)
+    task_id = tenant_keys().task_ids(edge_model=MODEL, prompt=PROMPT)[0]
     recipe = expected_recipe(PROMPT)
     recipe_keys = [
-        tenant_keys().recipe_key(
+        tenant_keys().recipe_keys(
             task_id=task_id, pool_id=pool, generator_id=GENERATOR_ID, level=1,
             template_hash="cd" * 32,
-        )[:32]
+        )[0][:32]
         for pool in POOLS
     ]  # fmt: skip
     signs = [CANARY, task_id, recipe.id, *recipe_keys]

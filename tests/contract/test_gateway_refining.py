@@ -298,7 +298,7 @@ def test_a_deleted_task_leaves_nothing_of_its_refine(gate: Gateway, valkey: Valk
     assert not [
         each for each in valkey.contents(gate.namespace) if any(sign in each for sign in left)
     ]
-    assert task_id == tenant_keys().task_id(edge_model=MODEL, prompt=DELETED_PROMPT)
+    assert task_id == tenant_keys().task_ids(edge_model=MODEL, prompt=DELETED_PROMPT)[0]
 
 
 def test_a_task_deleted_while_it_is_refined_stays_deleted(gate: Gateway, valkey: Valkey) -> None:

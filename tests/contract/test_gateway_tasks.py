@@ -31,7 +31,7 @@ def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
     created_at = task.pop("created_at")
     assert isinstance(created_at, int)
     assert task == {
-        "id": tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT),
+        "id": tenant_keys().task_ids(edge_model=MODEL, prompt=PROMPT)[0],
         "object": "task",
         "name": None,
         "model": MODEL,

@@ -32,7 +32,7 @@ def test_tools_are_part_of_the_task_and_of_what_is_compiled(gate: Gateway) -> No
     task = gate.create(PROMPT, tools=TOOLS)
     tools = parse_tools(TOOLS)
     canonical = canonical_tools(tools)
-    assert task["id"] == tenant_keys().task_id(edge_model=MODEL, prompt=PROMPT, tools=canonical)
+    assert task["id"] == tenant_keys().task_ids(edge_model=MODEL, prompt=PROMPT, tools=canonical)[0]
     assert task["id"] != gate.create(PROMPT)["id"]
     assert task["recipe"]["id"] == expected_recipe(compile_text(PROMPT, tools)).id
     assert task["prompt_tokens"] == len(PROMPT.split()) + 2 + sum(map(word_count, TOOLS))

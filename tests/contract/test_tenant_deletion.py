@@ -78,6 +78,7 @@ async def fill(shared: Shared, tenant: str) -> None:
         edit = await shared.names.begin_edit(tenant)
         await shared.names.point(tenant, name, tasks[0].id, edit=edit, now=1)
     await shared.store.delete(tenant, tasks[3].id)
+    await shared.store.link(tenant, tasks[0].id, tasks[3].id)
     await shared.sightings.sight(tenant, "task_unseen")
     await shared.sightings.spend(tenant, "task_unseen")
     await shared.conversations.remember([f"{tenant}:conversation"])

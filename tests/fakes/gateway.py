@@ -100,6 +100,7 @@ def settings(
     limits: dict[str, Any] | None = None,
     redis_url: str | None = None,
     has_generator: bool = True,
+    master_secret: str = MASTER_SECRET,
 ) -> Settings:
     """Return settings with short probe and memory times."""
     model = EdgeModelSettings.model_validate(
@@ -113,7 +114,7 @@ def settings(
     )
     return Settings.model_validate(
         {
-            "master_secret": MASTER_SECRET,
+            "master_secret": master_secret,
             "worker_secret": WORKER_KEY,
             "edge_models": (model,),
             "store": StoreSettings.model_validate(
@@ -163,4 +164,4 @@ def expected_recipe(prompt: str) -> Recipe:
 
 def tenant_keys() -> TenantKeys:
     """Return the keys of the open tenant."""
-    return TenantKeys(bytes.fromhex(MASTER_SECRET), "default")
+    return TenantKeys((bytes.fromhex(MASTER_SECRET),), "default")

@@ -23,10 +23,10 @@ class MemoryConversations:
         await self._reach()
         self._until.update(dict.fromkeys(keys, self._clock() + self._ttl))
 
-    async def is_remembered(self, key: str) -> bool:
-        """Whether a conversation was remembered less than a time to live ago."""
+    async def is_remembered(self, keys: Sequence[str]) -> bool:
+        """Whether one of the keys was remembered less than a time to live ago."""
         await self._reach()
-        return self._clock() < self._until.get(key, 0.0)
+        return any(self._clock() < self._until.get(key, 0.0) for key in keys)
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)  # others run meanwhile, as they do while Redis answers

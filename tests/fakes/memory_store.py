@@ -24,16 +24,22 @@ class MemoryStore:
         self._implicit_until: dict[tuple[str, str], float] = {}
         self._gone: dict[tuple[str, str], int] = {}
         self._recipes: dict[str, tuple[bytes, float]] = {}
+        self._links: dict[tuple[str, str], str] = {}
         self._ttl = recipe_ttl_seconds
         self._implicit_ttl = implicit_ttl_seconds
         self._clock = clock
         self.is_away = False
 
-    async def create(self, task: Task, *, most: int | None = None) -> bool:
+    async def create(
+        self, task: Task, *, most: int | None = None, others: Sequence[str] = ()
+    ) -> bool:
         """Write a new task; False, and nothing written, if it exists."""
         await self._reach()
         key = (task.tenant, task.id)
         if key in self._tasks and (task.is_implicit or key not in self._implicit_until):
+            return False
+        known = [(task.tenant, other) in self._tasks for other in others]
+        if key not in self._tasks and (any(known) or key in self._links):
             return False
         own = [each for each in self._tasks.values() if each.tenant == task.tenant]
         listed = sum(not each.is_implicit for each in own)
@@ -51,6 +57,23 @@ class MemoryStore:
         if (tenant, task_id) in self._implicit_until:
             self._implicit_until[tenant, task_id] = self._clock() + self._implicit_ttl
         return self._tasks.get((tenant, task_id))
+
+    async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
+        """Return the id of the task there is of a prompt with these ids, or a link from one."""
+        await self._reach()
+        own = [task_id for task_id in ids if (tenant, task_id) in self._tasks]
+        linked = [self._links.get((tenant, task_id)) for task_id in ids]
+        return next((each for each in [*own, *linked] if each is not None), None)
+
+    async def link(self, tenant: str, task_id: str, other: str) -> bool:
+        """Let a task be found by another id of its prompt; see `Store.link`."""
+        await self._reach()
+        key = (tenant, task_id)
+        if key not in self._tasks or key in self._implicit_until:
+            return False
+        self._unlink(key)
+        self._links[tenant, other] = task_id
+        return True
 
     async def update(self, task: Task) -> bool:
         """Replace the record of an existing task; False if it was deleted."""
@@ -70,6 +93,7 @@ class MemoryStore:
         if task is None:
             return False
         self._gone[tenant, task_id] = task.created_at
+        self._unlink((tenant, task_id))
         return True
 
     async def page(
@@ -151,6 +175,10 @@ class MemoryStore:
     def damage(self, key: str, data: bytes) -> None:
         """Put other bytes where a recipe is."""
         self._recipes[key] = (data, self._clock() + self._ttl)
+
+    def _unlink(self, key: tuple[str, str]) -> None:
+        kept = {link: task for link, task in self._links.items() if (link[0], task) != key}
+        self._links = kept
 
     async def _reach(self) -> None:
         await asyncio.sleep(0)  # others run meanwhile, as they do while Redis answers

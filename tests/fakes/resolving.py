@@ -40,7 +40,7 @@ class Bench:
         generators: dict[str, Generator] = {"demo": self.generator} if self.has_generator else {}
         memory = MemoryTier(entries=100, max_bytes=1 << 20, ttl_seconds=TTL, clock=lambda: self.now)
         shared = shared_state(self.store, leases=self.leases, invalidations=self.invalidations)
-        recipes = RecipeTier(self.store, lambda tenant: TenantKeys(bytes(32), tenant))
+        recipes = RecipeTier(self.store, lambda tenant: TenantKeys((bytes(32),), tenant))
         compiler = Compiler(generators, shared, memory, recipes, timeout_seconds=self.timeout)
         self.resolver = Resolver(memory, shared, recipes, compiler)
 

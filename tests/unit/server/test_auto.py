@@ -13,6 +13,7 @@ from loragen.sightings import Budget
 from loragen.task import FallbackReason
 from server.auto import Auto
 from server.dispatch import Dispatcher
+from server.identity import Identity
 from server.memory import Resolved
 from tests.contract.store_contract import TENANT
 from tests.fakes.memory_sightings import MemorySightings
@@ -26,6 +27,10 @@ async def unlimited(tenant: str) -> None:
     """Let every compile be."""
 
 
+def identity(bench: Bench) -> Identity:
+    return Identity(bench.store, lambda tenant: TenantKeys((bytes(32),), tenant))
+
+
 def auto(
     sightings: MemorySightings,
     bench: Bench,
@@ -36,7 +41,7 @@ def auto(
         shared_state(bench.store, sightings=sightings),
         bench.resolver,
         Dispatcher({}, httpx.AsyncClient(), patience_seconds=1),
-        lambda tenant: TenantKeys(bytes(32), tenant),
+        identity(bench),
         compiled={"demo"},
         measured=(),
         max_prompt_bytes=1_000,
@@ -64,7 +69,7 @@ async def test_a_prompt_that_nobody_can_count_is_tried_again(sightings: MemorySi
 async def test_what_was_counted_is_not_counted_again(sightings: MemorySightings) -> None:
     mode = auto(sightings, bench := Bench())
     assert await reasons(mode) == ["first_sighting"]
-    await sightings.measure(TENANT, mode.task_id(TENANT, "demo", PROMPT), 99)
+    await sightings.measure(TENANT, identity(bench).ids(TENANT, "demo", PROMPT)[0], 99)
     (found,) = await reasons(mode)  # although no worker could count
     assert isinstance(found, Resolved)
     assert found.task.is_implicit
@@ -107,7 +112,7 @@ async def test_without_a_compile_left_the_prompt_stays_in_context(
         raise excess("compiles", 1)
 
     mode = auto(sightings, bench := Bench(), none_left)
-    task_id = mode.task_id(TENANT, "demo", PROMPT)
+    task_id = identity(bench).ids(TENANT, "demo", PROMPT)[0]
     await mode.resolve(TENANT, "demo", PROMPT, wait=False)
     await sightings.measure(TENANT, task_id, 100)
     assert await mode.resolve(TENANT, "demo", PROMPT, wait=False) == "budget_spent"

@@ -19,7 +19,7 @@ def said(*texts: str) -> Conversation:
     roles = ("user", "assistant")
     messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
     system = {"role": "system", "content": "changes every time"}
-    return Conversation.of(TENANT, "task_a", [system, *messages])
+    return Conversation.of(TENANT, ("task_a",), [system, *messages])
 
 
 def ready(seconds_ago: float = 0.0) -> Task:
@@ -27,7 +27,7 @@ def ready(seconds_ago: float = 0.0) -> Task:
 
 
 def rule(known: MemoryConversations) -> ConversationRule:
-    return ConversationRule(known, lambda tenant: TenantKeys(bytes(32), tenant), seconds=SECONDS)
+    return ConversationRule(known, lambda tenant: TenantKeys((bytes(32),), tenant), seconds=SECONDS)
 
 
 async def test_what_was_answered_from_the_prompt_keeps_it() -> None:
@@ -64,7 +64,7 @@ async def test_a_conversation_that_cannot_be_remembered_is_answered() -> None:
 
 def test_tool_calls_are_a_reply_without_words() -> None:
     call: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
-    conversation = Conversation.of(TENANT, "t", [{"role": "user", "content": "hello"}, call])
+    conversation = Conversation.of(TENANT, ("t",), [{"role": "user", "content": "hello"}, call])
     assert conversation.texts == ("hello", "")
     assert conversation.is_running
     assert replies({"choices": [{"message": call}]}) == [""]

@@ -8,6 +8,8 @@ from loragen.errors import (
     StoreUnavailable,
     TaskNotFound,
 )
+from loragen.keys import TenantKeys
+from server.recipe_tier import RecipeTier
 from tests.contract.store_contract import TENANT
 from tests.fakes.fake_worker import POOL_ID
 from tests.fakes.resolving import Bench, metric, until
@@ -166,9 +168,11 @@ async def test_the_recipe_key_depends_on_pool_and_tenant(bench: Bench) -> None:
     ref = (await bench.resolve()).task.recipe
     assert ref is not None
     assert ref.pool_id == POOL_ID
-    keys = {
-        bench.resolver.recipe_key(bench.task, ref),
-        bench.resolver.recipe_key(bench.task, ref.model_copy(update={"pool_id": "00" * 32})),
-        bench.resolver.recipe_key(bench.task.model_copy(update={"tenant": "b"}), ref),
-    }
-    assert len(keys) == 3
+    recipes = RecipeTier(bench.store, lambda tenant: TenantKeys((bytes(32),), tenant))
+    keys = [
+        *recipes.keys(bench.task, ref),
+        *recipes.keys(bench.task, ref.model_copy(update={"pool_id": "00" * 32})),
+        *recipes.keys(bench.task.model_copy(update={"tenant": "b"}), ref),
+    ]
+    assert len(set(keys)) == 3
+    assert bench.store.recipe_keys() == keys[:1]
