@@ -1,11 +1,12 @@
 """Refiner: measures and refines tasks given as texts.
 
 Of the probes that a task is refined on, a quarter is held out: they measure the recipe it had and
-the refined one, as int8 bytes, the way they are served. A task that comes without probes gets
-self-generated ones.
+the refined one, as int8 bytes, the way they are served. A task that comes without probes gets the
+messages of the examples in its prompt, and self-generated ones.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong
+from loragen.examples import example_messages
 from loragen.method.edge import EdgeModel
 from loragen.method.fidelity import Fidelity, measure
 from loragen.method.gatespace import stack_gates
@@ -119,7 +121,8 @@ class Refiner:
     ) -> Lesson:
         """Read a task: its prompt, what to ask it, and what to answer, where that is given.
 
-        Without probes it is asked `RefineSpec.self_probes` messages that the edge model expects.
+        Without probes it is asked `RefineSpec.self_probes` messages: those of its examples, at most
+        half, and others that the edge model expects.
 
         Raises:
             InvalidRequest: the templates refuse the prompt or a probe, or the edge model expects
@@ -165,7 +168,7 @@ class Refiner:
         *,
         tools: Sequence[Tool] = (),
     ) -> Measured:
-        """Measure the recipe of a task on probes, or on `RefineSpec.measure_probes` expected ones.
+        """Measure the recipe of a task on probes, or on `RefineSpec.measure_probes` as in `lesson`.
 
         Raises:
             InvalidRequest, PromptTooLong, RecipeMismatch, RecipeInvalid: as `lesson`.
@@ -181,12 +184,29 @@ class Refiner:
         probes: Sequence[tuple[str, str | None]] | None,
         count: int,
     ) -> list[Probe]:
-        """Return probes with their answers; self-generated ones, so many, where none are given."""
+        """Return probes with their answers; so many made up where none are given."""
         system = [{"role": "system", "content": prompt}] if prompt else []
         if probes is None:
-            probes = [(message, None) for message in self._expected(system, tools, count)]
+            shown = self._shown(prompt, system, tools)[: count // 2]
+            expected = self._expected(system, tools, count)
+            messages = list(dict.fromkeys([*shown, *expected]))[:count]
+            _require_enough(messages)
+            # An example's own answer is not taken: worth is measured against what the model says
+            # under the whole prompt, and a text that only looks like an example does no harm.
+            probes = [(message, None) for message in messages]
         asked = [self._probe(system, tools, *probe) for probe in probes]
         return answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
+
+    def _shown(
+        self, prompt: str, system: Sequence[dict[str, str]], tools: Sequence[Tool]
+    ) -> list[str]:
+        """Return the messages of the prompt's examples that the context has room for."""
+        messages: list[str] = []
+        for message in example_messages(prompt):
+            with suppress(PromptTooLong):
+                self._probe(system, tools, message, None)
+                messages.append(message)
+        return [message for message in messages if len(message) <= MAX_PROBE_CHARS]
 
     def _expected(
         self, system: Sequence[dict[str, str]], tools: Sequence[Tool], count: int
@@ -198,14 +218,7 @@ class Refiner:
         messages = expected_messages(
             self._edge, self._tokenizer, turn, count=count, max_tokens=min(48, room)
         )
-        usable = [message for message in messages if len(message) <= MAX_PROBE_CHARS]
-        if len(usable) < MIN_PROBES:
-            raise InvalidRequest(
-                f"the edge model expects {len(usable)} different messages under this prompt, and "
-                f"{MIN_PROBES} are the least: give probes",
-                param="probes",
-            )
-        return usable
+        return [message for message in messages if len(message) <= MAX_PROBE_CHARS]
 
     def _probe(
         self,
@@ -236,3 +249,12 @@ class Refiner:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _require_enough(messages: Sequence[str]) -> None:
+    if len(messages) < MIN_PROBES:
+        raise InvalidRequest(
+            f"the edge model expects {len(messages)} different messages under this prompt, and "
+            f"{MIN_PROBES} are the least: give probes",
+            param="probes",
+        )

@@ -1,10 +1,12 @@
 """The refiner reads texts as workers print them, and measures what it did not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from loragen.errors import ArtifactCorrupt, PromptTooLong, RecipeMismatch
-from loragen.method.probes import answer_losses
+from loragen.method.probes import Probe, answer_losses
 from loragen.method.refine import RefineSpec
 from loragen.method.refiner import Refiner
 from loragen.own_template import OwnTemplate
@@ -98,6 +100,47 @@ def test_a_start_is_where_it_begins(refiner: Refiner) -> None:
     fitted = refiner.examine(lesson, refiner.fit([lesson])[0])
     assert fitted.before == again.before
     assert fitted.recipe.id != start.id
+
+
+def asked(probes: list[Probe]) -> set[tuple[int, ...]]:
+    return {tuple(probe.bare) for probe in probes}
+
+
+@pytest.fixture(scope="module")
+def brief(refiner: Refiner) -> Refiner:
+    """Return a refiner that makes up few messages: an untrained model's have no end."""
+    spec = replace(SPEC, self_probes=10, measure_probes=8)
+    return Refiner(
+        refiner._edge, refiner._pool, refiner._tokenizer, own=OwnTemplate(TEMPLATE),
+        compiled=refiner._compiled, spec=spec,
+    )  # fmt: skip
+
+
+def test_a_prompts_examples_are_probes_beside_those_that_the_model_makes_up(
+    brief: Refiner,
+) -> None:
+    questions = [f"Example {number}?" for number in range(4)]
+    shown = "".join(f"User: {question}\nAssistant: A\n" for question in questions)
+    lesson = brief.lesson(f"{PROMPT}\n{shown}", None)
+    probes = [*lesson.fitted, *lesson.held_out]
+    printed = {tuple(ids(f"<|user|>{question}<|end|><|assistant|>")) for question in questions}
+    assert printed <= asked(probes)
+    assert len(probes) > len(questions)
+    assert all(probe.is_own for probe in probes)
+    gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS)
+    recipe = Recipe.encode(gates.numpy(), pool_id=brief.pool_id, level=Level.DENSE)
+    assert brief.measure(f"{PROMPT}\n{shown}", None, recipe).probes <= 8
+
+
+def test_examples_are_at_most_half_and_those_too_long_are_left_out(brief: Refiner) -> None:
+    long = "x" * 215  # it stands in the prompt and would stand behind it again
+    prompt = f"Q: {long}\nA: A\n" + "".join(f"Q: {number}?\nA: A\n" for number in range(7))
+    lesson = brief.lesson(prompt, None)
+    found = asked([*lesson.fitted, *lesson.held_out])
+    shown = [tuple(ids(f"<|user|>{number}?<|end|><|assistant|>")) for number in range(7)]
+    assert [question in found for question in shown] == [True] * 5 + [False] * 2
+    with pytest.raises(PromptTooLong):
+        brief.lesson(prompt, [(long, None), *PROBES])
 
 
 def test_doubt_is_how_unsure_the_model_is_of_its_own_answers(refiner: Refiner) -> None:
