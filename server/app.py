@@ -38,6 +38,7 @@ from server.identity import Identity
 from server.measuring import Measuring
 from server.memory import MemoryTier
 from server.name_memory import NameMemory
+from server.precedence import Precedence
 from server.recipe_tier import RecipeTier
 from server.refinement import Refinement
 from server.resolve import Resolver
@@ -126,6 +127,7 @@ def build_app(
         is_open_without_store=settings.limits.when_store_is_down == "allow",
         retry_seconds=settings.store.memory_ttl_seconds,
     )
+    precedence = Precedence(shared.clocks, retry_seconds=settings.store.memory_ttl_seconds)
     meter = UsageMeter(shared.usage)
     recipes = RecipeTier(shared.store, keys)
     compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
@@ -195,6 +197,7 @@ def build_app(
         sightings=shared.sightings,
         tenant=authenticator.tenant,
         gatekeeper=gatekeeper,
+        precedence=precedence,
         usage=shared.usage,
         usage_meter=meter,
     )
@@ -211,6 +214,7 @@ def build_app(
             asyncio.create_task(services.resolver.follow_invalidations()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),
             asyncio.create_task(gatekeeper.renew_forever()),
+            asyncio.create_task(precedence.renew_forever()),
             asyncio.create_task(meter.flush_forever()),
         ]
         yield
@@ -238,7 +242,13 @@ def build_app(
         max_bytes=settings.server.max_body_bytes,
         exceptions={transfer.IMPORT_PATH: settings.server.max_import_bytes},
     )
-    app.add_middleware(Entrance, authenticator=authenticator, gatekeeper=gatekeeper, meter=meter)
+    app.add_middleware(
+        Entrance,
+        authenticator=authenticator,
+        gatekeeper=gatekeeper,
+        meter=meter,
+        precedence=precedence,
+    )
     app.add_middleware(Envelope)
     return app
 

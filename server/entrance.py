@@ -8,6 +8,7 @@ from loragen.errors import LoragenError
 from server.authentication import Authenticator
 from server.gatekeeper import Gatekeeper
 from server.http_errors import error_response
+from server.precedence import Precedence
 from server.usage_meter import UsageMeter
 from server.visit import Visit
 
@@ -25,11 +26,13 @@ class Entrance:
         authenticator: Authenticator,
         gatekeeper: Gatekeeper,
         meter: UsageMeter,
+        precedence: Precedence,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._gatekeeper = gatekeeper
         self._meter = meter
+        self._precedence = precedence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -53,3 +56,4 @@ class Entrance:
         finally:
             self._meter.count(visit)
             await visit.leave()
+            await self._precedence.leave(visit)

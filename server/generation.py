@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 
@@ -21,7 +21,7 @@ from server.reference import TaskReference
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import resolve_request
 from server.services import Services, services, visit
-from server.tally import Estimate, asks_for_usage, counted_body, tallied
+from server.tally import Estimate, Tally, asks_for_usage, counted_body, tallied
 from server.visit import Visit
 
 router = APIRouter(prefix="/v1", tags=["generation"])
@@ -102,9 +102,21 @@ async def _serve(
     context = parts.dispatcher.info(model).max_model_len
     resolution = await resolve_request(request, parts, visit.tenant.id, reference)
     planned = plan(request, model, resolution)
-    await visit.reserve(Estimate.of(planned.body, max_model_len=context))
+    estimate = Estimate.of(planned.body, max_model_len=context)
+    await visit.reserve(estimate)
+    stamps = {
+        # In every mode, or one tenant's wait would tell what another has sent.
+        "cache_salt": parts.keys(visit.tenant.id).cache_salt,
+        "priority": await parts.precedence.take(visit, model, estimate),
+    }
     send = functools.partial(
-        _send, request, parts, visit, conversation=resolution.conversation, trail=Trail()
+        _send,
+        request,
+        parts,
+        visit.tally,
+        stamps=stamps,
+        conversation=resolution.conversation,
+        trail=Trail(),
     )
     try:
         return await send(planned, started=started)
@@ -123,23 +135,22 @@ async def _serve(
 async def _send(
     request: ChatRequest | CompletionRequest,
     parts: Services,
-    visit: Visit,
+    tally: Tally,
     planned: Plan,
     *,
+    stamps: Mapping[str, Any],
     conversation: Conversation | None,
     trail: Trail,
     started: float,
 ) -> Response:
-    model, tally = planned.body["model"], visit.tally
+    model = planned.body["model"]
     watch = Stopwatch(model, planned.provenance.mode, started=started)
     headers = planned.provenance.headers()
     if conversation is None or not is_to_be_remembered(planned.provenance.fallback_reason):
         remember = None
     else:
         remember = functools.partial(parts.conversations.remember, conversation)
-    # In every mode, or one tenant's wait would tell what another has sent.
-    salt = {"cache_salt": parts.keys(visit.tenant.id).cache_salt}
-    body = {**counted_body(planned.body), **salt}
+    body = {**counted_body(planned.body), **stamps}
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
             parts.dispatcher.send(model, planned.path, body, recipe=planned.recipe, trail=trail)

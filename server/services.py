@@ -21,6 +21,7 @@ from server.gatekeeper import Gatekeeper
 from server.identity import Identity
 from server.measuring import Measuring
 from server.name_memory import NameMemory
+from server.precedence import Precedence
 from server.refinement import Refinement
 from server.resolve import Resolver
 from server.usage_meter import UsageMeter
@@ -51,6 +52,7 @@ class Services:
     tenant: Callable[[str], Tenant]
     """The record of a tenant whose request was let in."""
     gatekeeper: Gatekeeper
+    precedence: Precedence
     usage: Usage
     usage_meter: UsageMeter
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from config.settings import Settings
+from loragen.clocks import Clocks
 from loragen.conversations import Conversations, RedisConversations
 from loragen.erasure import Erasure, RedisErasure
 from loragen.errors import ConfigError
@@ -12,6 +13,7 @@ from loragen.leases import Leases, RedisLeases
 from loragen.limits import Limiter
 from loragen.names import Names
 from loragen.redis_client import connect
+from loragen.redis_clocks import RedisClocks
 from loragen.redis_limiter import RedisLimiter
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
@@ -35,6 +37,7 @@ class Shared:
     tenants: Tenants
     erasure: Erasure
     limiter: Limiter
+    clocks: Clocks
     usage: Usage
 
     @classmethod
@@ -75,6 +78,7 @@ class Shared:
             tenants=RedisTenants(client, namespace=options.namespace),
             erasure=RedisErasure(client, namespace=options.namespace),
             limiter=RedisLimiter(client, namespace=options.namespace),
+            clocks=RedisClocks(client, namespace=options.namespace),
             usage=RedisUsage(
                 client, namespace=options.namespace, keep_days=settings.usage.keep_days
             ),

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loragen.clocks import Work
 from server.answer import Provenance
 
 _CHARS_PER_TOKEN: Final = 4
@@ -49,11 +50,20 @@ class Tally:
     """What is known of one request."""
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, those that the worker did not have to read again."""
     generated_tokens: int = 0
     is_known: bool = False
     """False while nobody can say what a worker has done."""
     served: tuple[str, Provenance] | None = None
     """The edge model that serves the request, and how."""
+
+    @property
+    def work(self) -> Work | None:
+        """What the worker has done; None while nobody can say."""
+        if not self.is_known:
+            return None
+        return Work(max(0, self.prompt_tokens - self.cached_tokens), self.generated_tokens)
 
     def expect(self, prompt_tokens: int) -> None:
         """Guess what a worker will read."""
@@ -70,13 +80,16 @@ class Tally:
     def read(self, usage: Any) -> None:
         """Take a worker's own count."""
         if isinstance(usage, Mapping):
+            details = usage.get("prompt_tokens_details") or {}
             self.prompt_tokens = int(usage.get("prompt_tokens") or 0)
+            self.cached_tokens = int(details.get("cached_tokens") or 0)
             self.generated_tokens = int(usage.get("completion_tokens") or 0)
             self.is_known = True
 
     def void(self) -> None:
         """Note that no worker has done anything."""
-        self.prompt_tokens, self.generated_tokens, self.is_known = 0, 0, True
+        self.prompt_tokens, self.cached_tokens, self.generated_tokens = 0, 0, 0
+        self.is_known = True
         self.served = None
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from starlette.types import Message, Send
 
+from loragen.clocks import Place
 from loragen.errors import InvalidRequest, LimitExceeded
 from loragen.limits import Level, excess
 from loragen.tenants import Tenant
@@ -19,6 +20,8 @@ class Visit:
     def __init__(self, tenant: Tenant, gatekeeper: Gatekeeper, entry: Entry) -> None:
         self.tenant = tenant
         self.tally = Tally()
+        self.place: Place | None = None
+        """Among the requests of its edge model, while it waits or runs."""
         self._gatekeeper = gatekeeper
         self._lease = entry.lease
         self._admission = entry.admission

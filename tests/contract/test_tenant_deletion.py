@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 import loragen
 from loragen.api_key import ApiKey, KeyRecord
+from loragen.clocks import Work
 from loragen.limits import Limits
 from loragen.tenants import Tenant
 from loragen.usage import Numbers, UsageKey
@@ -27,8 +29,8 @@ pytestmark = pytest.mark.redis
 TENANT, OTHER = "acme-7f3a", "acme-7f3a-2"
 NOT_KEYS = {"invalidations"}
 """A channel: what is said there is not kept."""
-OF_NOBODY = {"usage-batch"}
-"""Random ids without a value, which end by themselves."""
+OF_NOBODY = {"usage-batch", "clock-tags", "clock-ends", "clock-now"}
+"""Random ids and edge models, no tenants; they end by themselves."""
 LIMITS = Limits.model_validate(
     {"requests_per_minute": 99, "tokens_per_minute": 99, "concurrent_requests": 9}
 )
@@ -85,6 +87,7 @@ async def fill(shared: Shared, tenant: str) -> None:
     await shared.limiter.admit(tenant, LIMITS, "lease")
     await shared.limiter.take(tenant, "tokens", limit=9)
     await shared.limiter.take(tenant, "compiles", limit=9)
+    await shared.clocks.start(tenant, MODEL, uuid4().hex, Work(1, 1))
     today = date.today()
     usage = UsageKey(tenant, today, MODEL, "compiled", tasks[0].id)
     await shared.usage.add(f"batch-{len(tenant)}", {usage: Numbers(requests=1)})

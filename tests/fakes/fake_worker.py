@@ -50,6 +50,7 @@ class Seen:
     recipe_id: str | None
     in_header: bool
     cache_salt: str | None
+    priority: int
 
 
 @dataclass
@@ -139,8 +140,8 @@ class FakeWorker:
             raise Unavailable("the worker is shutting down", retry_after=1.0)
         body = await request.json()
         recipe_id, in_header = self._recipe(request, body)
-        salt = body.pop("cache_salt", None)
-        self.seen.append(Seen(request.url.path, body, recipe_id, in_header, salt))
+        stamps = body.pop("cache_salt", None), body.pop("priority", 0)
+        self.seen.append(Seen(request.url.path, body, recipe_id, in_header, *stamps))
         await self._wait(request, 0)
         if self.fail_status is not None:
             raise Refusal(self.fail_status, "as the test wants", "InternalServerError")

@@ -11,6 +11,7 @@ from loragen.sightings import Budget
 from loragen.store import Store
 from loragen.usage import RedisUsage, Usage
 from server.shared import Shared
+from tests.fakes.memory_clocks import MemoryClocks
 from tests.fakes.memory_conversations import MemoryConversations
 from tests.fakes.memory_erasure import MemoryErasure
 from tests.fakes.memory_invalidations import MemoryInvalidations
@@ -48,6 +49,7 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         tenants=tenants,
         erasure=erasure,
         limiter=MemoryLimiter(),
+        clocks=MemoryClocks(),
         usage=usage,
     )
     return replace(fakes, **parts)
