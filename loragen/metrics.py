@@ -52,6 +52,18 @@ NEGATIVE_TRANSFER = Counter(
     "loragen_negative_transfer_total",
     "Recipes measured to be further from their prompts than no prompt is.",
 )
+DEMOTIONS = Counter(
+    "loragen_demotions_total",
+    "Tasks that stopped to be served by their recipes, by cause: the first measure, the drift that"
+    " a shadow of live requests found, or harm.",
+    ["cause"],
+)
+PROMOTIONS = Counter(
+    "loragen_promotions_total",
+    "Tasks that began to be served by their recipes because of a measure, by what measured them"
+    " (measure, refine, shadow).",
+    ["cause"],
+)
 REFINES = Counter(
     "loragen_refines_total",
     "Refines of tasks, by how they ended (done, kept, failed).",
@@ -146,6 +158,10 @@ def start_series() -> None:
         LIMITS_REJECTED.labels(limit)
     for outcome in ("passed", "low", "unsure", "failed"):
         MEASURES.labels(outcome)
+    for cause in ("measure", "drift", "harm"):
+        DEMOTIONS.labels(cause)
+    for cause in ("measure", "refine", "shadow"):
+        PROMOTIONS.labels(cause)
     for outcome in ("done", "kept", "failed"):
         REFINES.labels(outcome)
     for reason in get_args(FallbackReason):

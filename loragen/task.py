@@ -3,6 +3,7 @@
 Prompt and tools never change; the state does, and so may the recipe.
 """
 
+import time
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,8 @@ FallbackReason = Literal[
 
 
 _MEASURED_DIGITS: Final = 16
+_PAST_MEASURES: Final = 8
+"""Measures that a task remembers beside the one that counts."""
 
 PERMANENT_REASONS: frozenset[FallbackReason] = frozenset({"prompt_too_long"})
 """Reasons that asking the generator again cannot mend."""
@@ -86,6 +89,12 @@ class Measurement(BaseModel):
     """How unsure the edge model is under the prompt of its own answers, in nats per token."""
     failure: str | None = None
     """The code of the error for which it cannot be measured."""
+    does_harm: bool = False
+    """Whether the recipe is further from the prompt than no prompt is."""
+    by: Literal["measure", "refine", "shadow"] = "measure"
+    """What found it: the measure of a new recipe, a refine, or a shadow of live requests."""
+    at: int | None = None
+    """When, in Unix seconds."""
 
     @classmethod
     def of(
@@ -96,16 +105,21 @@ class Measurement(BaseModel):
         agreement: float | None = None,
         probes: int | None = None,
         doubt: float | None = None,
+        does_harm: bool = False,
         failure: str | None = None,
+        by: Literal["measure", "refine", "shadow"] = "measure",
     ) -> Self:
-        """Return the measurement of a recipe, rounded to four places."""
+        """Return the measurement of a recipe as of now, rounded to four places."""
         return cls(
             recipe=recipe_id[:_MEASURED_DIGITS],
             fidelity=None if fidelity is None else round(fidelity, 4),
             agreement=None if agreement is None else round(agreement, 4),
             probes=probes,
             doubt=None if doubt is None else round(doubt, 4),
+            does_harm=does_harm,
             failure=failure,
+            by=by,
+            at=int(time.time()),
         )
 
     def is_of(self, recipe_id: str) -> bool:
@@ -151,6 +165,8 @@ class TaskRecord(BaseModel):
     """Whether it is served by its recipe only once that has been measured."""
     recipe: RecipeRef | None = None
     measurement: Measurement | None = None
+    past_measurements: tuple[Measurement, ...] = ()
+    """Those before it, oldest first, of this recipe and of others."""
     refine: RefineOutcome | None = None
     compile_seconds: float | None = None
 
@@ -179,6 +195,22 @@ class TaskRecord(BaseModel):
         gate = Gate(self.min_fidelity, max_doubt)
         return gate.refusal(self.measured.fidelity, self.measured.doubt)
 
+    def is_on_probation(self, max_doubt: float | None) -> bool:
+        """Whether the recipe of now is not measured yet, and the one before it did not pass."""
+        if self.recipe is None or self.measured is not None or self.measurement is None:
+            return False
+        last = self.measurement
+        if self.min_fidelity <= 0 or last.failure is not None:
+            return False
+        return Gate(self.min_fidelity, max_doubt).refusal(last.fidelity, last.doubt) is not None
+
+    def remeasured(self, measurement: Measurement) -> dict[str, Any]:
+        """Return the fields that a new measurement changes."""
+        past = self.past_measurements
+        if self.measurement is not None:
+            past = (*past, self.measurement)[-_PAST_MEASURES:]
+        return {"measurement": measurement, "past_measurements": past}
+
 
 class Task(TaskRecord):
     """A whole task. `prompt`, `tools`, `probes`, `refined` are stored beside the record."""
@@ -194,6 +226,6 @@ class Task(TaskRecord):
         """Return the fields that compiling and refining set."""
         fields = (
             "status", "fallback_reason", "ready_at", "recipe", "compile_seconds", "measurement",
-            "refine", "refined",
+            "past_measurements", "refine", "refined",
         )  # fmt: skip
         return {field: getattr(self, field) for field in fields}

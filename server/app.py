@@ -44,6 +44,7 @@ from server.refinement import Refinement
 from server.resolve import Resolver
 from server.services import Services
 from server.shared import Shared
+from server.standing import Standing
 from server.store_watch import watch_store
 from server.tenancy import Tenancy
 from server.transport import Transport
@@ -142,18 +143,18 @@ def build_app(
     )
     resolver = Resolver(memory, shared, recipes, compiler)
     refiners = dict.fromkeys(refined, generator)
-    refinement = Refinement(refiners, shared, recipes, resolver)
+    standing = Standing(
+        {each.name: each.max_doubt for each in settings.edge_models if each.max_doubt is not None},
+        measured=refined if settings.server.measure else (),
+    )
+    refinement = Refinement(refiners, shared, recipes, resolver, standing)
     measuring = Measuring(
         refiners,
         shared,
         resolver,
         refinement,
+        standing,
         is_on=settings.server.measure,
-        max_doubt={
-            model.name: model.max_doubt
-            for model in settings.edge_models
-            if model.max_doubt is not None
-        },
         wait_seconds=settings.server.compile_timeout_seconds,
     )
     compiler.follow(measuring.start)
@@ -168,6 +169,7 @@ def build_app(
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
         resolver=resolver,
+        standing=standing,
         measuring=measuring,
         refinement=refinement,
         dispatcher=dispatcher,

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,13 +25,14 @@ from loragen.errors import (
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
 from loragen.recipe import Recipe
-from loragen.task import FallbackReason, Measurement, Task, TaskRecord
-from loragen.wire import MeasureReply, MeasureRequest
+from loragen.task import Measurement, Task
+from loragen.wire import MeasureReply, MeasureRequest, ProbeText
 from server.compiler import recipe_lease
 from server.generator import Generator
 from server.refinement import Refinement
 from server.resolve import Resolver
 from server.shared import Shared
+from server.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +59,21 @@ class Measuring:
         shared: Shared,
         resolver: Resolver,
         refinement: Refinement,
+        standing: Standing,
         *,
         is_on: bool,
-        max_doubt: Mapping[str, float],
         wait_seconds: float,
         retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         """Take the generators by edge model; with `is_on` false nothing is ever measured.
 
-        `max_doubt` is the gate's of the edge models that have one. `wait_seconds` is how long those
-        wait who wait for a measure.
+        `wait_seconds` is how long those wait who wait for a measure.
         """
         self._generators = generators if is_on else {}
         self._shared = shared
         self._resolver = resolver
         self._refinement = refinement
-        self._max_doubt = max_doubt
+        self._standing = standing
         self._wait_seconds = wait_seconds
         self._retry_seconds = retry_seconds
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -83,20 +83,26 @@ class Measuring:
         """Whether the recipes of an edge model are measured."""
         return edge_model in self._generators
 
-    def withheld(self, task: TaskRecord) -> FallbackReason | None:
-        """Return why a task's recipe is not served with, None where it is."""
-        return task.withheld(self._max_doubt.get(task.edge_model))
-
     def start(self, task: Task) -> None:
         """Measure a task's recipe in the background, unless it is measured or under way."""
+        if task.recipe is not None and task.measured is None:
+            self._start(task, ())
+
+    def start_live(self, task: Task, live: Sequence[ProbeText]) -> None:
+        """Measure a task's recipe again, on live messages; they are kept in memory alone.
+
+        Nothing happens where a measure of it is under way.
+        """
+        self._start(task, live)
+
+    def _start(self, task: Task, live: Sequence[ProbeText]) -> None:
         key = (task.tenant, task.id)
-        is_known = task.recipe is None or task.measured is not None
-        if is_known or key in self._running or not self.is_on(task.edge_model):
+        if key in self._running or not self.is_on(task.edge_model):
             return
         if len(self._running) >= _WAITING:
             metrics.MEASURES.labels("failed").inc()
             return
-        running = asyncio.create_task(self._measure(*key))
+        running = asyncio.create_task(self._measure(*key, live))
         self._running[key] = running
         running.add_done_callback(lambda _: self._running.pop(key, None))
 
@@ -115,16 +121,16 @@ class Measuring:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _measure(self, tenant: str, task_id: str) -> None:
+    async def _measure(self, tenant: str, task_id: str, live: Sequence[ProbeText]) -> None:
         lease, token = f"measure:{tenant}:{task_id}", secrets.token_hex(16)
         try:
             async with self._room:
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):
-                    measured = await self._measured(tenant, task_id)
-            if measured is not None and self.withheld(measured) == "low_fidelity":
-                await self._refine(measured)
+                    measured = await self._measured(tenant, task_id, live)
+            if measured is not None and self._standing.withheld(measured) == "low_fidelity":
+                await self._refine(measured, live)
         except LoragenError as error:
             metrics.MEASURES.labels("failed").inc()
             logger.warning("measure lost", extra={"task_id": task_id, "code": error.code})
@@ -132,26 +138,33 @@ class Measuring:
             metrics.MEASURES.labels("failed").inc()
             logger.error("measure failed", exc_info=error, extra={"task_id": task_id})
 
-    async def _measured(self, tenant: str, task_id: str) -> Task | None:
-        """Measure a task and record it; None where its recipe is another by now, or is gone."""
+    async def _measured(self, tenant: str, task_id: str, live: Sequence[ProbeText]) -> Task | None:
+        """Measure a task and record it; None where there is nothing to record.
+
+        Its recipe may be another by now, or be gone; and live messages on which the prompt has no
+        effect, or which do not fit beside it, tell nothing of a recipe that was measured.
+        """
         started = time.monotonic()
         resolved = await self._resolver.resolve(tenant, task_id)
         task, recipe = resolved.task, resolved.recipe
-        if recipe is None or task.measured is not None:
+        if recipe is None or (task.measured is not None and not live):
             return None
-        measurement = await self._ask(task, recipe)
+        measurement = await self._ask(task, recipe, live)
+        if live and measurement.fidelity is None:
+            metrics.MEASURES.labels("failed").inc()
+            return None
         changed = await self._record(task, measurement)
         metrics.MEASURE_SECONDS.observe(time.monotonic() - started)
         if changed is not None:
-            _count(changed, measurement, self.withheld(changed))
+            self._count(changed, measurement)
         return changed
 
-    async def _ask(self, task: Task, recipe: Recipe) -> Measurement:
+    async def _ask(self, task: Task, recipe: Recipe, live: Sequence[ProbeText]) -> Measurement:
         request = MeasureRequest(
             edge_model=task.edge_model,
             prompt=task.prompt,
             tools=task.tools,
-            probes=task.probes or None,
+            probes=tuple(live) or task.probes or None,
             recipe=recipe.text,
         )
         try:
@@ -170,6 +183,8 @@ class Measuring:
             agreement=reply.agreement,
             probes=reply.probes,
             doubt=reply.doubt,
+            does_harm=reply.does_harm,
+            by="shadow" if live else "measure",
         )
 
     async def _patiently(self, generator: Generator, request: MeasureRequest) -> MeasureReply:
@@ -186,24 +201,25 @@ class Measuring:
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
             if stored.recipe is None or not measurement.is_of(stored.recipe.id):
                 return None
-            changed = stored.model_copy(update={"measurement": measurement})
+            changed = stored.model_copy(update=stored.remeasured(measurement))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
         await self._resolver.invalidate(changed)
+        self._standing.note(stored, changed)
         return changed
 
-    async def _refine(self, task: Task) -> None:
+    async def _refine(self, task: Task, live: Sequence[ProbeText]) -> None:
         if task.policy.refine != "auto":
             return
         with suppress(LoragenError):  # somebody is refining it, or the refiner is away
-            await self._refinement.start(task, task.probes)
+            await self._refinement.start(task, live or task.probes)
 
-
-def _count(task: Task, measurement: Measurement, withheld: FallbackReason | None) -> None:
-    kept = "unsure" if withheld == "model_unsure" else "low"
-    outcome = "failed" if measurement.failure else kept if withheld else "passed"
-    metrics.MEASURES.labels(outcome).inc()
-    if measurement.fidelity is not None:
-        metrics.TASK_FIDELITY.observe(measurement.fidelity)
-    details: dict[str, Any] = {"task_id": task.id, "outcome": outcome}
-    logger.info("recipe measured", extra=details)
+    def _count(self, task: Task, measurement: Measurement) -> None:
+        withheld = self._standing.withheld(task)
+        kept = "unsure" if withheld == "model_unsure" else "low"
+        outcome = "failed" if measurement.failure else kept if withheld else "passed"
+        metrics.MEASURES.labels(outcome).inc()
+        if measurement.fidelity is not None:
+            metrics.TASK_FIDELITY.observe(measurement.fidelity)
+        details: dict[str, Any] = {"task_id": task.id, "outcome": outcome}
+        logger.info("recipe measured", extra=details)

@@ -30,6 +30,7 @@ from server.memory import Resolved
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from server.shared import Shared
+from server.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ class Refinement:
         shared: Shared,
         recipes: RecipeTier,
         resolver: Resolver,
+        standing: Standing,
     ) -> None:
         """Take the generators by edge model; a model that is not among them has no pool."""
         self._generators = generators
         self._shared = shared
         self._recipes = recipes
         self._resolver = resolver
+        self._standing = standing
         self._running: set[asyncio.Task[None]] = set()
 
     def covers(self, edge_model: str) -> bool:
@@ -142,6 +145,7 @@ class Refinement:
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
         await self._resolver.invalidate(changed)
+        self._standing.note(stored, changed)
         if stored.recipe not in (None, changed.recipe):
             await self._recipes.delete(stored, stored.recipe)
         assert changed.refine is not None
@@ -183,14 +187,14 @@ def _judged(
     if after > before:
         return {
             "refine": outcome.model_copy(update={"status": "done"}),
-            "measurement": _measurement(recipe.id, after, reply.agreement_after, reply),
+            **stored.remeasured(_measurement(recipe.id, after, reply.agreement_after, reply)),
             **_with_recipe(reply, recipe),
         }
     kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
     if start_id is None:
         return kept
     measurement = _measurement(start_id, before, reply.agreement_before, reply)
-    return {**kept, "measurement": measurement}
+    return {**kept, **stored.remeasured(measurement)}
 
 
 def _measurement(
@@ -202,6 +206,7 @@ def _measurement(
         agreement=agreement,
         probes=reply.held_out,
         doubt=reply.doubt,
+        by="refine",
     )
 
 

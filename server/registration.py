@@ -72,7 +72,7 @@ async def finish(task: Task, parts: Services, *, wait: bool) -> Task:
         await _refuse_unservable(task, parts)
     if task.recipe is not None:
         parts.measuring.start(task)
-    if wait and parts.measuring.withheld(task) == "not_measured":
+    if wait and parts.standing.withheld(task) == "not_measured":
         return await parts.measuring.wait(task)
     return task
 

@@ -60,7 +60,7 @@ async def resolve_request(
         return resolution
     task, conversation = resolution.task, resolution.conversation
     assert task is not None
-    withheld = parts.measuring.withheld(task)
+    withheld = parts.standing.withheld(task)
     if withheld is not None:
         if withheld == "not_measured":
             parts.measuring.start(task)  # unless it is under way: whoever began may have died

@@ -24,6 +24,7 @@ from server.name_memory import NameMemory
 from server.precedence import Precedence
 from server.refinement import Refinement
 from server.resolve import Resolver
+from server.standing import Standing
 from server.usage_meter import UsageMeter
 from server.visit import Visit
 
@@ -37,6 +38,7 @@ class Services:
     names: Names
     name_memory: NameMemory
     resolver: Resolver
+    standing: Standing
     measuring: Measuring
     refinement: Refinement
     dispatcher: Dispatcher

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import TaskNotFound
-from loragen.task import FallbackReason, RefineOutcome, Task, TaskRecord
+from loragen.task import FallbackReason, Measurement, RefineOutcome, Task, TaskRecord
 from server.document import described
 from server.registration import finish, register, remove
 from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest
@@ -91,7 +91,7 @@ async def task_objects(
     refining = await parts.refinement.running(owner, [task.id for task in tasks])
     return [
         {
-            **_task_object(task, names[task.id], parts.measuring.withheld(task)),
+            **_task_object(task, names[task.id], parts.standing.withheld(task)),
             "refine": _refine_object(task.refine, is_running=task.id in refining),
         }
         for task in tasks
@@ -118,8 +118,14 @@ def _task_object(
         "agreement": measured and measured.agreement,
         "doubt": measured and measured.doubt,
         "measured": measured is not None and measured.failure is None,
+        "measures": [each.model_dump() for each in reversed(_measures(task))],
         "compile_seconds": task.compile_seconds,
     }
+
+
+def _measures(task: TaskRecord) -> tuple[Measurement, ...]:
+    now = task.measurement
+    return task.past_measurements if now is None else (*task.past_measurements, now)
 
 
 def _refine_object(last: RefineOutcome | None, *, is_running: bool) -> dict[str, Any] | None:

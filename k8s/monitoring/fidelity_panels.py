@@ -25,6 +25,15 @@ FIDELITY: Final = (
         ),
     ),
     Panel(
+        "Tasks that changed their mode",
+        "reqps",
+        "Demoted to their prompts, promoted to their recipes, and by what.",
+        (
+            Query(rate("loragen_demotions_total", "cause"), "demoted: {{cause}}"),
+            Query(rate("loragen_promotions_total", "cause"), "promoted: {{cause}}"),
+        ),
+    ),
+    Panel(
         "Refines",
         "reqps",
         "By how they ended: done, kept (not better), failed.",

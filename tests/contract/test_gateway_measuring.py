@@ -216,6 +216,65 @@ def test_a_new_pool_brings_a_new_measure(gate: Gateway) -> None:
     wait_until(lambda: shown(gate, task_id)["fidelity"] == 0.85)
 
 
+def test_a_bad_recipe_is_served_until_its_first_measure_and_by_no_gateway_after_it(
+    valkey: Valkey, namespace: str
+) -> None:
+    shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
+    with (
+        gateway(shared[0], namespace, server=ON) as one,
+        gateway(shared[1], namespace, server=ON) as two,
+    ):
+        one.generator.is_measuring_held = True
+        one.generator.measured, one.generator.does_harm = (0.0, 0.0), True
+        harmed = one.metric("loragen_demotions_total", cause="harm")
+        task_id = one.create(PROMPT, **MANUAL)["id"]
+        for gate in (one, two):
+            assert mode(gate, task_id) == ("compiled", None)
+        one.generator.is_measuring_held = False
+        wait_until(lambda: mode(two, task_id) == ("prompt", "low_fidelity"))
+        assert one.metric("loragen_demotions_total", cause="harm") == harmed + 1
+        for gate in (one, two, one, two):
+            assert mode(gate, task_id) == ("prompt", "low_fidelity")
+        assert len(one.generator.measures) + len(two.generator.measures) == 1
+        (found,) = shown(one, task_id)["measures"]
+        assert (found["by"], found["fidelity"], found["does_harm"]) == ("measure", 0.0, True)
+
+
+def test_a_new_recipe_of_a_demoted_task_must_pass_before_it_serves(gate: Gateway) -> None:
+    gate.generator.measured = (0.3, 0.5)
+    task_id = gate.create(PROMPT, **MANUAL)["id"]
+    old = measured(gate, task_id)["recipe"]["id"]
+    promoted = gate.metric("loragen_promotions_total", cause="measure")
+    gate.generator.is_measuring_held = True
+    gate.worker.pool_id = gate.generator.pool_id = "00" * 32
+    demand = gate.ask("hi", task_id=task_id, loragen={"mode": "compiled"})
+    assert demand.headers["x-loragen-recipe"] != old
+    assert mode(gate, task_id) == ("prompt", "not_measured")
+    gate.generator.measured = (0.9, 1.0)
+    gate.generator.is_measuring_held = False
+    wait_until(lambda: mode(gate, task_id) == ("compiled", None))
+    assert gate.metric("loragen_promotions_total", cause="measure") == promoted + 1
+    newest, oldest = shown(gate, task_id)["measures"]
+    assert (newest["fidelity"], oldest["fidelity"]) == (0.9, 0.3)
+    assert old.startswith(oldest["recipe"])
+
+
+def test_refining_promotes_a_task_and_its_measures_are_kept(gate: Gateway) -> None:
+    gate.generator.measured, gate.generator.fidelities = (0.3, 0.5), (0.3, 0.95)
+    promoted = gate.metric("loragen_promotions_total", cause="refine")
+    task_id = gate.create(PROMPT)["id"]
+    wait_until(
+        lambda: mode(gate, task_id) == ("compiled", None) and len(gate.generator.refines) > 0
+    )
+    wait_until(lambda: len(shown(gate, task_id)["measures"]) == 2)
+    measures = shown(gate, task_id)["measures"]
+    assert [(each["by"], each["fidelity"]) for each in measures] == [
+        ("refine", 0.95), ("measure", 0.3)
+    ]  # fmt: skip
+    assert all(each["at"] > 1.7e9 for each in measures)
+    wait_until(lambda: gate.metric("loragen_promotions_total", cause="refine") == promoted + 1)
+
+
 def test_two_gateways_measure_a_task_once(valkey: Valkey, namespace: str) -> None:
     shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
     with (

@@ -45,6 +45,7 @@ def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
         "agreement": None,
         "measured": False,
         "doubt": None,
+        "measures": [],
         "refine": None,
         "compile_seconds": 0.01,
         "cached": False,

@@ -52,6 +52,36 @@ def test_a_task_holds_its_measure_against_its_models_bar() -> None:
     assert task(None).withheld(0.1) is None
 
 
+def test_a_task_remembers_a_bounded_number_of_measures() -> None:
+    held = task(None)
+    for number in range(20):
+        measurement = Measurement.of(RECIPE, fidelity=number / 100)
+        held = held.model_copy(update=held.remeasured(measurement))
+    past = [each.fidelity for each in held.past_measurements]
+    assert past == [number / 100 for number in range(11, 19)]
+    assert held.measurement is not None
+    assert held.measurement.fidelity == 0.19
+
+
+@pytest.mark.parametrize(
+    ("last", "waits"),
+    [
+        (Measurement.of("cd" * 32, fidelity=0.1), True),
+        (Measurement.of("cd" * 32, fidelity=0.9, doubt=0.5), True),
+        (Measurement.of("cd" * 32, fidelity=None), True),
+        (Measurement.of("cd" * 32, fidelity=0.9), False),
+        (Measurement.of("cd" * 32, failure="invalid_request"), False),
+        (Measurement.of(RECIPE, fidelity=0.1), False),
+        (None, False),
+    ],
+)
+def test_a_new_recipe_is_on_probation_where_the_last_one_did_not_pass(
+    last: Measurement | None, *, waits: bool
+) -> None:
+    assert task(last).is_on_probation(0.1) is waits
+    assert not task(last).model_copy(update={"min_fidelity": 0.0}).is_on_probation(0.1)
+
+
 def test_a_record_from_before_doubt_was_measured_is_judged_without_it() -> None:
     old = Measurement.model_validate({"recipe": RECIPE[:16], "fidelity": 0.9, "agreement": 1.0})
     assert task(old).withheld(0.01) is None
