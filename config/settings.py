@@ -95,6 +95,12 @@ class ServerSettings(Section):
         description="Deadline of one whole answer, waiting included; of a stream, the longest wait "
         "for its beginning and for each next token.",
     )
+    client_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="A client has so long to send a whole request, and to read what waits for it: "
+        "then it is hung up on.",
+    )
     connect_timeout_seconds: float = Field(2.0, gt=0, description="Deadline of reaching a worker.")
     probe_interval_seconds: float = Field(1.0, gt=0, description="Pause between health probes.")
     max_body_bytes: int = Field(2 << 20, ge=1_024, description="Largest request body accepted.")

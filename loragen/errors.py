@@ -4,7 +4,9 @@ LoragenError                       500 internal_error
 |- InvalidRequest                  400 invalid_request
 |  |- PromptTooLong                400 context_length_exceeded
 |  `- RecipeInvalid                400 recipe_invalid
+|- RequestTimeout                  408 request_timeout
 |- RequestTooLarge                 413 request_too_large
+|  `- HeadTooLarge                 431 request_too_large
 |- Unauthorized                    401 invalid_api_key
 |- NotFound                        404 not_found
 |  |- TaskNotFound                 404 task_not_found
@@ -75,12 +77,26 @@ class RecipeInvalid(InvalidRequest):
     code = "recipe_invalid"
 
 
+class RequestTimeout(LoragenError):
+    """The client took too long to send the request."""
+
+    status = 408
+    code = "request_timeout"
+    type = "invalid_request_error"
+
+
 class RequestTooLarge(LoragenError):
     """The request body is larger than the server reads."""
 
     status = 413
     code = "request_too_large"
     type = "invalid_request_error"
+
+
+class HeadTooLarge(RequestTooLarge):
+    """The headers of the request are larger than the server reads."""
+
+    status = 431
 
 
 class Unauthorized(LoragenError):

@@ -82,7 +82,8 @@ def _admin_server(settings: Settings, app: FastAPI) -> SideServer | None:
     host, port = settings.server.admin_host, settings.server.admin_port
     if port is None:
         return None
-    return SideServer(app.state.admin, host=host, port=port)
+    patience = settings.server.client_timeout_seconds
+    return SideServer(app.state.admin, host=host, port=port, client_seconds=patience)
 
 
 def _is_loopback(host: str) -> bool:

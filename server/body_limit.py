@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loragen.errors import LoragenError, RequestTooLarge
-from server.http_errors import error_response
+from server.http_errors import CLIENT_CLOSED_REQUEST, error_response
 
 
 class BodyLimit:
@@ -30,6 +31,9 @@ class BodyLimit:
         except LoragenError as too_large:
             await error_response(too_large)(scope, receive, send)
             return
+        if body is None:
+            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
+            return
         await self._app(scope, _Replay(body, receive), send)
 
 
@@ -47,7 +51,8 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
+    """Return the body, None if the client left within it."""
     error = RequestTooLarge(f"the request body is larger than {limit} bytes")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
@@ -57,7 +62,7 @@ async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> by
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            return None
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > limit:

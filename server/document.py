@@ -15,7 +15,7 @@ from server.entrance import OPEN_PATHS
 
 _UNSEEN: Final = (StartupError, RecipeInvalid, RecipeMismatch)
 """Errors that no client meets."""
-_NO_TENANT_NEEDED: Final = frozenset({400, 405, 413, 500, 503})
+_NO_TENANT_NEEDED: Final = frozenset({400, 405, 408, 413, 431, 500, 503})
 """Statuses of the failures that are left where no tenant is asked for."""
 _NOT_ALLOWED: Final = 405
 _SCHEMA: Final[dict[str, Any]] = {

@@ -15,6 +15,7 @@ from loragen.errors import DeadlineExceeded, LoragenError, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
 from server.conversation import Conversation, is_to_be_remembered, overheard, replies
 from server.dispatch import Trail
+from server.http_errors import CLIENT_CLOSED_REQUEST
 from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference
@@ -25,9 +26,6 @@ from server.tally import Estimate, Tally, asks_for_usage, counted_body, tallied
 from server.visit import Visit
 
 router = APIRouter(prefix="/v1", tags=["generation"])
-
-CLIENT_CLOSED_REQUEST: Final = 499
-"""Nobody reads this status; it tells such requests apart in the metrics, as nginx does."""
 
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {

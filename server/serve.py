@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from config.settings import ServerSettings
 from loragen.drain import Drain
+from server.patience import patient
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 MARGIN_SECONDS: Final = 2
@@ -42,6 +43,8 @@ class DrainingServer(uvicorn.Server):
             app,
             host=settings.host,
             port=settings.port,
+            http=patient(settings.client_timeout_seconds),
+            ws="none",  # nothing of ours speaks it
             log_config=None,
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -92,11 +95,13 @@ class DrainingServer(uvicorn.Server):
 class SideServer(uvicorn.Server):
     """Uvicorn for a second application of the process; signals are the first one's."""
 
-    def __init__(self, app: FastAPI, *, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, *, host: str, port: int, client_seconds: float) -> None:
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
+            http=patient(client_seconds),
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -88,6 +88,8 @@ class FakeWorker:
     seen: list[Seen] = field(default_factory=list)
     refused: int = 0
     """Recipes of another pool that came."""
+    streamed: int = 0
+    """Chunks of streams that left."""
     counted: int = 0
     """Times that tokens were counted."""
     abandoned: int = 0
@@ -178,6 +180,7 @@ class FakeWorker:
             else:
                 choice = {"index": 0, "text": text, "finish_reason": None}
             yield _event({**envelope, "choices": [choice]})
+            self.streamed += 1
             await self._wait(request, position + 1)
             await asyncio.sleep(self.pause_seconds)
         if (body.get("stream_options") or {}).get("include_usage"):

@@ -152,7 +152,7 @@ def gateway(
         servers = [stack.enter_context(live(fake.app)) for fake in fakes]
         told = settings([server.url for server in servers], namespace=namespace, **overrides)
         app = build_app(told, shared=shared, generator=generator, workers=worker_client(told))
-        server = stack.enter_context(live(app))
+        server = stack.enter_context(live(app, client_seconds=told.server.client_timeout_seconds))
         http = stack.enter_context(httpx.Client(base_url=server.url, timeout=20))
         yield Gateway(server, fakes, servers, generator, namespace, http)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import uvicorn
 
+from server.patience import patient
+
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> None:
     """Return as soon as the condition holds; fail after the deadline."""
@@ -23,8 +25,9 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> None:
 class LiveServer:
     """Uvicorn in a thread on a free loopback port; it keeps the port over a restart."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *, client_seconds: float = 60.0) -> None:
         self._app = app
+        self._protocol = patient(client_seconds)
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -42,10 +45,12 @@ class LiveServer:
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
+            http=self._protocol,  # as the gateway's own server
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=75,  # as the gateway's own server
+            timeout_keep_alive=75,
         )
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(server, listener), daemon=True)
@@ -85,9 +90,9 @@ def _cut_connections(server: uvicorn.Server) -> None:
 
 
 @contextlib.contextmanager
-def live(app: Any) -> Iterator[LiveServer]:
+def live(app: Any, *, client_seconds: float = 60.0) -> Iterator[LiveServer]:
     """Serve an application for the length of a block."""
-    server = LiveServer(app)
+    server = LiveServer(app, client_seconds=client_seconds)
     try:
         yield server
     finally:
