@@ -57,6 +57,16 @@ class SecretStore:
             )
         return self.value(name, given)
 
+    def optional(self, name: str, given: SecretStr | None) -> dict[str, str]:
+        """Return the variable of a secret that is given or kept, and none where it is neither.
+
+        Raises:
+            ConfigError: others can read it.
+        """
+        if given is None and not (self._folder / name).exists():
+            return {}
+        return {f"LORAGEN_{name.upper()}": self.value(name, given)}
+
     def _make(self, path: Path) -> None:
         # Written aside and linked into place: of two processes that make it at once, one wins.
         aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -18,6 +18,7 @@ from loragen.errors import ConfigError
 
 SECRET_FIELDS: Final = (
     "master_secret",
+    "encryption_key",
     "worker_secret",
     "generator_secret",
     "admin_secret",
@@ -203,6 +204,11 @@ class Settings(BaseSettings):
         None,
         description="Key from which tenants' keys are derived; hex, 32 bytes or more. While it is "
         "rotated its versions, apart by commas, the one for what is new first.",
+    )
+    encryption_key: SecretStr | None = Field(
+        None,
+        description="Key that prompts, tools, probes and recipes are sealed with in Redis; hex, 32 "
+        "bytes or more, with versions as master_secret. Default: they are stored as they are.",
     )
     worker_secret: SecretStr | None = Field(None, description="Bearer key of the workers.")
     generator_secret: SecretStr | None = Field(None, description="Bearer key of POST /compile.")

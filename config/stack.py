@@ -133,6 +133,7 @@ class _Planner:
                 "LORAGEN_REDIS_URL": redis_url,
                 "LORAGEN_SERVER__ADMIN_PORT": str(admin_port),
                 **self._secret("master_secret", settings.master_secret),
+                **self._secrets.optional("encryption_key", settings.encryption_key),
                 **self._secret("worker_secret", settings.worker_secret),
                 **self._secret("generator_secret", settings.generator_secret),
                 **self._secret("admin_secret", settings.admin_secret),

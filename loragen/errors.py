@@ -19,6 +19,8 @@ LoragenError                       500 internal_error
 |- Unavailable                     503 unavailable
 |  |- GeneratorUnavailable         503 generator_unavailable
 |  |- StoreUnavailable             503 store_unavailable
+|  |  |- SealBroken                503 store_unavailable (what is stored cannot be opened)
+|  |  `- SealUnknown               503 store_unavailable
 |  `- WorkerUnavailable            503 worker_unavailable
 |- DeadlineExceeded                504 deadline_exceeded
 `- start-up, never HTTP: ConfigError (exit 2), ArtifactCorrupt (exit 3), SelfTestFailed (exit 4)
@@ -182,6 +184,14 @@ class StoreUnavailable(Unavailable):
     """Redis cannot be reached."""
 
     code = "store_unavailable"
+
+
+class SealBroken(StoreUnavailable):
+    """A stored value is damaged, or was sealed for another place."""
+
+
+class SealUnknown(StoreUnavailable):
+    """A stored value is sealed by a version of the encryption key that is not held here."""
 
 
 class WorkerUnavailable(Unavailable):

@@ -1,12 +1,11 @@
 """The store in Redis.
 
-    {ns}:task:{tenant}:{task_id}   hash    record = JSON, deflated, prompt = text, tools = JSON,
-                                           probes = JSON, refined = recipe bytes, link = an id
+    {ns}:task:{tenant}:{task_id}   hash    the task (`task_codec`), link = another id of its prompt
     {ns}:links:{tenant}            hash    another id of a task's prompt -> task id
     {ns}:tasks:{tenant}            zset    task ids by time of creation
     {ns}:gone:{tenant}:{digest}    string  when a deleted task was created, for an hour
-    {ns}:recipe:{key}              string  recipe bytes, with a time to live; a key begins with
-                                           the tenant
+    {ns}:recipe:{key}              string  recipe bytes, sealed if a key is set, with a time to
+                                           live; a key begins with the tenant
 
 Of these only recipes and implicit tasks carry a time to live, so `maxmemory-policy volatile-lru`
 evicts those and never a task that someone registered. An evicted recipe is compiled again from its
@@ -15,24 +14,23 @@ comes again.
 """
 
 import hashlib
-import json
-import zlib
+import logging
 from collections.abc import Sequence
 from typing import Final, Self
 
 import redis.asyncio as redis
-from pydantic import ValidationError
 
 from loragen import store_scripts
-from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.errors import SealBroken, SealUnknown, TaskNotFound
 from loragen.limits import excess
 from loragen.redis_client import as_bytes, connect, mapped
+from loragen.seal import Seal
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
-from loragen.tools import dump_tools, load_tools
-from loragen.wire import dump_probes, load_probes
+from loragen.task_codec import FIELDS, dump_record, dump_sealed, load_record, load_task
 
-_FIELDS: Final = ("record", "prompt", "tools", "probes", "refined")
+logger = logging.getLogger(__name__)
+
 _GONE_SECONDS: Final = 3_600
 """How long a page can go on behind a task that was deleted since."""
 
@@ -47,11 +45,13 @@ class RedisStore:
         namespace: str,
         recipe_ttl_seconds: int,
         implicit_ttl_seconds: int = 86_400,
+        seal: Seal | None = None,
     ) -> None:
         self._redis = client
         self._namespace = namespace
         self._ttl = recipe_ttl_seconds
         self._implicit_ttl = implicit_ttl_seconds
+        self._seal = seal or Seal()
         self._create = client.register_script(store_scripts.CREATE)
         self._update = client.register_script(store_scripts.UPDATE)
         self._delete = client.register_script(store_scripts.DELETE)
@@ -60,7 +60,13 @@ class RedisStore:
 
     @classmethod
     def connect(
-        cls, url: str, *, namespace: str, recipe_ttl_seconds: int, timeout_seconds: float
+        cls,
+        url: str,
+        *,
+        namespace: str,
+        recipe_ttl_seconds: int,
+        timeout_seconds: float,
+        seal: Seal | None = None,
     ) -> Self:
         """Return a store for `url`; connections open at first use.
 
@@ -68,7 +74,7 @@ class RedisStore:
             ConfigError: the URL is not one of Redis.
         """
         client = connect(url, timeout_seconds=timeout_seconds)
-        return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds)
+        return cls(client, namespace=namespace, recipe_ttl_seconds=recipe_ttl_seconds, seal=seal)
 
     async def create(
         self, task: Task, *, most: int | None = None, others: Sequence[str] = ()
@@ -78,8 +84,8 @@ class RedisStore:
         Raises:
             LimitExceeded: its tenant has `most` tasks.
         """
-        tools = dump_tools(task.tools) if task.tools else ""
-        record = _packed(task)
+        key = self._task(task.tenant, task.id)
+        sealed = dump_sealed(task, self._seal, key)
         async with mapped():
             written = await self._create(
                 keys=[
@@ -89,13 +95,13 @@ class RedisStore:
                 ],
                 args=[
                     task.id,
-                    record,
-                    task.prompt,
+                    dump_record(task),
+                    sealed["prompt"],
                     task.created_at,
-                    tools,
+                    sealed["tools"],
                     self._implicit_ttl if task.is_implicit else "",
-                    task.refined,
-                    dump_probes(task.probes) if task.probes else "",
+                    sealed["refined"],
+                    sealed["probes"],
                     "" if most is None else most,
                 ],
             )
@@ -107,11 +113,11 @@ class RedisStore:
         """Return a task with its prompt and tools; an implicit one lives on from here."""
         key = self._task(tenant, task_id)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hmget(key, _FIELDS)
+        pipeline.hmget(key, FIELDS)
         pipeline.expire(key, self._implicit_ttl, xx=True)  # only where it had a time to live
         async with mapped():
             row, _ = await pipeline.execute()
-        return _task(row)
+        return load_task(tenant, key, dict(zip(FIELDS, row, strict=True)), self._seal)
 
     async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
         """Return the id of the task there is of a prompt with these ids, or a link from one."""
@@ -133,11 +139,10 @@ class RedisStore:
 
     async def update(self, task: Task) -> bool:
         """Replace record and refined recipe of an existing task; False if it was deleted."""
+        key = self._task(task.tenant, task.id)
+        refined = dump_sealed(task, self._seal, key)["refined"]
         async with mapped():
-            written = await self._update(
-                keys=[self._task(task.tenant, task.id)],
-                args=[_packed(task), task.refined],
-            )
+            written = await self._update(keys=[key], args=[dump_record(task), refined])
         return bool(written)
 
     async def delete(self, tenant: str, task_id: str) -> bool:
@@ -179,24 +184,39 @@ class RedisStore:
         async with mapped():
             rows = await pipeline.execute()
         pairs = zip(task_ids, rows, strict=True)
-        return {task_id: _record(row) for task_id, row in pairs if row is not None}
+        return {task_id: load_record(row) for task_id, row in pairs if row is not None}
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
         async with mapped():
             data = await self._redis.getex(self._recipe(key), ex=self._ttl)
-        return None if data is None else as_bytes(data)
+        return None if data is None else await self._opened(key, as_bytes(data))
 
     async def put_recipe(self, key: str, data: bytes) -> bytes:
         """Store recipe bytes unless some are there; return those that are."""
+        name = self._recipe(key)
+        sealed = self._seal.close(_tenant_of(key), name, data)
         async with mapped():
-            stored = await self._redis.set(self._recipe(key), data, nx=True, get=True, ex=self._ttl)
-        return data if stored is None else as_bytes(stored)
+            stored = await self._redis.set(name, sealed, nx=True, get=True, ex=self._ttl)
+        kept = None if stored is None else await self._opened(key, as_bytes(stored))
+        if stored is not None and kept is None:  # it was of no use to anybody, and is gone
+            return await self.put_recipe(key, data)
+        return data if kept is None else kept
 
     async def delete_recipe(self, key: str) -> None:
         """Forget a recipe."""
         async with mapped():
             await self._redis.delete(self._recipe(key))
+
+    async def _opened(self, key: str, stored: bytes) -> bytes | None:
+        """Return recipe bytes, or None, and nothing is there any more, if they cannot be opened."""
+        name = self._recipe(key)
+        try:
+            return self._seal.open(_tenant_of(key), name, stored)
+        except (SealBroken, SealUnknown) as error:
+            logger.warning("stored recipe cannot be opened", extra={"reason": error.message})
+            await self.delete_recipe(key)
+            return None
 
     async def ping(self) -> None:
         """Return if the store answers."""
@@ -233,44 +253,5 @@ def task_key(namespace: str, tenant: str, task_id: str) -> str:
     return f"{namespace}:task:{tenant}:{task_id}"
 
 
-def _packed(task: Task) -> bytes:
-    """Return a task's record, deflated: half of it are hex digits and names of fields."""
-    return zlib.compress(task.model_dump_json(exclude_defaults=True).encode(), level=9)
-
-
-def _unpacked(data: bytes | str) -> bytes:
-    """Return the JSON of a record; earlier versions wrote it as it is.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    stored = as_bytes(data)
-    if stored.startswith(b"{"):
-        return stored
-    try:
-        return zlib.decompress(stored)
-    except zlib.error as error:
-        raise ValueError("a record is neither JSON nor deflated") from error
-
-
-def _task(row: Sequence[bytes | str | None]) -> Task | None:
-    record, prompt, tools, probes, refined = row
-    if record is None or prompt is None:
-        return None
-    try:
-        return Task(
-            **json.loads(_unpacked(record)),
-            prompt=as_bytes(prompt).decode("utf-8"),
-            tools=load_tools(as_bytes(tools).decode("utf-8")) if tools else (),
-            probes=load_probes(as_bytes(probes).decode("utf-8")) if probes else (),
-            refined=as_bytes(refined) if refined else b"",
-        )
-    except (ValidationError, TypeError, ValueError) as error:
-        raise StoreUnavailable("a stored task cannot be read") from error
-
-
-def _record(data: bytes | str) -> TaskRecord:
-    try:
-        return TaskRecord.model_validate_json(_unpacked(data))
-    except (ValidationError, ValueError) as error:
-        raise StoreUnavailable("a stored task cannot be read") from error
+def _tenant_of(recipe_key: str) -> str:
+    return recipe_key.partition(":")[0]

@@ -37,6 +37,7 @@ def main(
     except StartupError as error:
         typer.echo(f"server: {error.message}", err=True)
         raise typer.Exit(error.exit_code) from error
+    _say_whether_sealed(settings)
     if settings.server.auth == "keys":
         logger.info("API keys are required")
     elif _is_loopback(settings.server.host):
@@ -63,6 +64,16 @@ def _refuse_open_network(settings: Settings) -> None:
             f"server.host: {server.host} is not a loopback address, and no API key is required: "
             "set server.auth to keys, or behind a network policy server.allow_open_network"
         )
+
+
+def _say_whether_sealed(settings: Settings) -> None:
+    if settings.encryption_key is None:
+        logger.warning(
+            "PROMPTS ARE STORED AS THEY ARE (encryption_key is not set): whoever reads Redis, its "
+            "files or their backups reads them"
+        )
+    else:
+        logger.info("prompts, tools, probes and recipes are encrypted in Redis")
 
 
 def _require_admin_port(settings: Settings) -> None:

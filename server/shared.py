@@ -18,6 +18,8 @@ from loragen.redis_limiter import RedisLimiter
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
 from loragen.redis_tenants import RedisTenants
+from loragen.seal import Seal
+from loragen.secret_versions import parse_versions
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
 from loragen.tenants import Tenants
@@ -45,7 +47,8 @@ class Shared:
         """Return the state in the configured Redis; connections open at first use.
 
         Raises:
-            ConfigError: no address of Redis is configured, or it is not one.
+            ConfigError: no address of Redis is configured, or it is not one; or the encryption
+                key is malformed.
         """
         if settings.redis_url is None:
             raise ConfigError("redis_url: set LORAGEN_REDIS_URL")
@@ -58,6 +61,7 @@ class Shared:
             namespace=options.namespace,
             recipe_ttl_seconds=options.recipe_ttl_seconds,
             implicit_ttl_seconds=auto.task_ttl_seconds,
+            seal=_seal(settings),
         )
         sightings = RedisSightings(
             client,
@@ -87,3 +91,10 @@ class Shared:
     async def close(self) -> None:
         """Give back the connections, which all parts have in common."""
         await self.store.close()
+
+
+def _seal(settings: Settings) -> Seal:
+    key = settings.encryption_key
+    if key is None:
+        return Seal()
+    return Seal(parse_versions(key.get_secret_value(), name="encryption_key"))

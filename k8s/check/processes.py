@@ -36,6 +36,7 @@ _RAY_PATHS: Final[Mapping[str, str]] = {"/api/healthz": "agent", "/-/healthz": "
 _STAND_INS: Final = {
     "redis_url": SecretStr("redis://redis:6379/0"),
     "master_secret": SecretStr("00" * 32),
+    "encryption_key": SecretStr("00" * 32),
     "admin_secret": SecretStr("00" * 32),
 }
 """For secrets, which are not in the manifests."""

@@ -18,7 +18,10 @@ from loragen.errors import ConfigError
 PREFIX: Final = "LORAGEN_"
 _NEEDED_SECRETS: Final[Mapping[str, frozenset[str]]] = {
     "server": frozenset(
-        {"master_secret", "worker_secret", "generator_secret", "admin_secret", "redis_url"}
+        {
+            *("master_secret", "encryption_key", "admin_secret"),
+            *("worker_secret", "generator_secret", "redis_url"),
+        }
     ),
     "worker": frozenset({"worker_secret"}),
     "router-service": frozenset({"generator_secret"}),

@@ -66,6 +66,7 @@ def test_the_first_key_of_a_fresh_start_opens_the_gateway(
     assert httpx.get(f"{process.url}/v1/models", headers=headers).status_code == 200
     log = process.log.read_text()
     assert "API keys are required" in log
+    assert "PROMPTS ARE STORED AS THEY ARE" in log  # no encryption key is set
     assert key not in log
 
 

@@ -125,6 +125,18 @@ def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
         assert not any(secret in word for secret in secrets for word in child.command)
 
 
+def test_an_encryption_key_is_used_where_there_is_one_and_made_nowhere(tmp_path: Path) -> None:
+    settings = Settings(edge_models=(MODEL,))
+    for kept in (None, "ab" * 32):
+        if kept is not None:
+            path = tmp_path / "state" / "secrets" / "encryption_key"
+            path.write_text(kept)
+            path.chmod(0o600)
+        *others, server = plan(tmp_path, settings).children
+        assert server.environment.get("LORAGEN_ENCRYPTION_KEY") == kept
+        assert not any("LORAGEN_ENCRYPTION_KEY" in each.environment for each in others)
+
+
 def test_the_gateway_finds_a_generator_on_another_port(tmp_path: Path) -> None:
     settings = Settings(edge_models=(COMPILED,), generator=GeneratorSettings(port=9009))
     server = plan(tmp_path, settings).children[-1]

@@ -1,0 +1,116 @@
+"""Task codec: a task as the fields of its hash in Redis, and back.
+
+record    JSON, deflated: half of it are hex digits and names of fields
+prompt    text          )
+tools     JSON          )  sealed, where an encryption key is set; but for the prompt, absent
+probes    JSON          )  where they are empty
+refined   recipe bytes  )
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from loragen.errors import SealBroken, SealUnknown, StoreUnavailable
+from loragen.redis_client import as_bytes
+from loragen.seal import Seal
+from loragen.task import Task, TaskRecord
+from loragen.tools import dump_tools, load_tools
+from loragen.wire import dump_probes, load_probes
+
+SEALED: Final = ("prompt", "tools", "probes", "refined")
+FIELDS: Final = ("record", *SEALED)
+_DAMAGED: Final = "a stored task cannot be read"
+
+
+def place(key: str, field: str) -> str:
+    """Return the place that a field is sealed for."""
+    return f"{key} {field}"
+
+
+def dump_record(task: Task) -> bytes:
+    """Return a task's record."""
+    return zlib.compress(task.model_dump_json(exclude_defaults=True).encode(), level=9)
+
+
+def load_record(data: bytes | str) -> TaskRecord:
+    """Return the record of a task.
+
+    Raises:
+        StoreUnavailable: it is damaged.
+    """
+    try:
+        return TaskRecord.model_validate_json(_inflated(data))
+    except (ValidationError, ValueError) as error:
+        raise StoreUnavailable(_DAMAGED) from error
+
+
+def dump_sealed(task: Task, seal: Seal, key: str) -> dict[str, bytes]:
+    """Return the other fields of a task under a Redis key, empty where they are absent."""
+    fields = {
+        "prompt": task.prompt.encode(),
+        "tools": dump_tools(task.tools).encode() if task.tools else b"",
+        "probes": dump_probes(task.probes).encode() if task.probes else b"",
+        "refined": task.refined,
+    }
+    return {
+        field: seal.close(task.tenant, place(key, field), value)
+        if value or field == "prompt"
+        else b""
+        for field, value in fields.items()
+    }
+
+
+def load_task(
+    tenant: str, key: str, row: Mapping[str, bytes | str | None], seal: Seal
+) -> Task | None:
+    """Return the task that is under a Redis key; a refined recipe that is damaged is dropped.
+
+    Raises:
+        StoreUnavailable: it is damaged, or sealed by a version that is not held here.
+    """
+    if row["record"] is None or row["prompt"] is None:
+        return None
+
+    def opened(field: str) -> bytes:
+        value = row[field]
+        return b"" if not value else seal.open(tenant, place(key, field), as_bytes(value))
+
+    try:
+        tools, probes = opened("tools"), opened("probes")
+        return Task(
+            **json.loads(_inflated(row["record"])),
+            prompt=opened("prompt").decode("utf-8"),
+            tools=load_tools(tools.decode("utf-8")) if tools else (),
+            probes=load_probes(probes.decode("utf-8")) if probes else (),
+            refined=_refined(opened),
+        )
+    except SealUnknown as error:
+        raise StoreUnavailable(f"{_DAMAGED}: {error.message}, which is not held here") from error
+    except (SealBroken, ValidationError, TypeError, ValueError) as error:
+        raise StoreUnavailable(_DAMAGED) from error
+
+
+def _refined(opened: Callable[[str], bytes]) -> bytes:
+    try:
+        return opened("refined")
+    except SealBroken:  # it is compiled again
+        return b""
+
+
+def _inflated(data: bytes | str) -> bytes:
+    """Return the JSON of a record; earlier versions wrote it as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    stored = as_bytes(data)
+    if stored.startswith(b"{"):
+        return stored
+    try:
+        return zlib.decompress(stored)
+    except zlib.error as error:
+        raise ValueError("a record is neither JSON nor deflated") from error

@@ -1,0 +1,132 @@
+"""A store with an encryption key is a store like any other, and Redis holds nothing readable."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from loragen.errors import StoreUnavailable
+from loragen.redis_store import RedisStore
+from loragen.seal import Seal
+from tests.contract.store_contract import TENANT, StoreContract, task_of
+from tests.fakes.valkey import Valkey
+
+pytestmark = pytest.mark.redis
+
+OLD, NEW, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
+CANARY = "CANARY-5e41"
+FIELDS = ("prompt", "tools", "probes", "refined")
+
+
+def sealed_store(valkey: Valkey, namespace: str, *keys: bytes) -> RedisStore:
+    """Return a store that holds these versions of the key."""
+    return RedisStore.connect(
+        valkey.url,
+        namespace=namespace,
+        recipe_ttl_seconds=3600,
+        timeout_seconds=5,
+        seal=Seal(keys),
+    )
+
+
+@pytest.fixture
+async def store(valkey: Valkey, namespace: str) -> AsyncIterator[RedisStore]:
+    opened = sealed_store(valkey, namespace, NEW, OLD)
+    yield opened
+    await opened.close()
+
+
+class TestSealedRedisStore(StoreContract):
+    """The same contract."""
+
+
+def full(number: int = 0, *, tenant: str = TENANT) -> Any:
+    """Return a task with something secret in each field."""
+    tools = [{"type": "function", "function": {"name": "f", "description": CANARY}}]
+    return task_of(
+        number,
+        tenant=tenant,
+        prompt=f"You are {CANARY} {number}.",
+        tools=tools,
+        probes=({"input": CANARY},),
+        refined=CANARY.encode(),
+    )
+
+
+async def test_nothing_secret_is_in_any_value(
+    store: RedisStore, valkey: Valkey, namespace: str
+) -> None:
+    await store.create(full())
+    await store.update(full())
+    await store.put_recipe(f"{TENANT}:k", CANARY.encode())
+    assert not [each for each in valkey.contents(namespace) if CANARY.encode() in each]
+    assert await store.get(TENANT, full().id) == full()
+    assert await store.get_recipe(f"{TENANT}:k") == CANARY.encode()
+    plain = sealed_store(valkey, f"{namespace}-plain")
+    await plain.create(full())
+    await plain.close()
+    found = [each for each in valkey.contents(f"{namespace}-plain") if CANARY.encode() in each]
+    assert len(found) == len(FIELDS)  # so it would have been seen
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("what", ["another tenant's", "another task's", "damaged", "cut"])
+async def test_a_value_from_elsewhere_is_never_read_as_the_tasks(
+    store: RedisStore, valkey: Valkey, namespace: str, field: str, what: str
+) -> None:
+    await store.create(full())
+    await store.create(full(1))
+    await store.create(full(tenant="other"))
+    client: Any = valkey.client
+    key = f"{namespace}:task:{TENANT}:{full().id}"
+    own = client.hget(key, field)
+    value = {
+        "another tenant's": client.hget(f"{namespace}:task:other:{full().id}", field),
+        "another task's": client.hget(f"{namespace}:task:{TENANT}:{full(1).id}", field),
+        "damaged": own[:-1] + bytes([own[-1] ^ 1]),
+        "cut": own[:20],
+    }[what]
+    client.hset(key, field, value)
+    if field == "refined":  # a recipe can be made again
+        kept = await store.get(TENANT, full().id)
+        assert kept is not None
+        assert (kept.refined, kept.prompt) == (b"", full().prompt)
+    else:
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.get(TENANT, full().id)
+    assert await store.get("other", full().id) == full(tenant="other")
+
+
+async def test_a_task_of_an_unknown_version_says_which(
+    store: RedisStore, valkey: Valkey, namespace: str
+) -> None:
+    foreign = sealed_store(valkey, namespace, FOREIGN)
+    await foreign.create(full())
+    await foreign.close()
+    with pytest.raises(StoreUnavailable, match=r"version [0-9a-f]{8} of the encryption key"):
+        await store.get(TENANT, full().id)
+
+
+@pytest.mark.parametrize("keys", [(OLD,), (OLD, NEW), (NEW, OLD), ()])
+async def test_old_values_and_plain_ones_are_read(
+    store: RedisStore, valkey: Valkey, namespace: str, keys: tuple[bytes, ...]
+) -> None:
+    before = sealed_store(valkey, namespace, *keys)
+    await before.create(full())
+    await before.put_recipe(f"{TENANT}:k", b"recipe")
+    await before.close()
+    assert await store.get(TENANT, full().id) == full()
+    assert await store.get_recipe(f"{TENANT}:k") == b"recipe"
+    assert await store.put_recipe(f"{TENANT}:k", b"another") == b"recipe"
+
+
+async def test_a_recipe_that_cannot_be_opened_makes_room(
+    store: RedisStore, valkey: Valkey, namespace: str
+) -> None:
+    foreign = sealed_store(valkey, namespace, FOREIGN)
+    for key in ("one", "two"):
+        await foreign.put_recipe(f"{TENANT}:{key}", b"foreign")
+    await foreign.close()
+    assert await store.get_recipe(f"{TENANT}:one") is None
+    assert await store.put_recipe(f"{TENANT}:two", b"own") == b"own"
+    assert await store.get_recipe(f"{TENANT}:two") == b"own"
