@@ -14,6 +14,7 @@ from pydantic_settings import (
 from config.edge_model import EdgeModelSettings
 from config.generator import GeneratorSettings
 from config.section import Section
+from config.shadow import ShadowSettings
 from loragen.errors import ConfigError
 
 SECRET_FIELDS: Final = (
@@ -219,6 +220,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     server: ServerSettings = ServerSettings()
     auto: AutoSettings = AutoSettings()
+    shadow: ShadowSettings = ShadowSettings()
     limits: LimitSettings = LimitSettings()
     usage: UsageSettings = UsageSettings()
     logs: LogSettings = LogSettings()

@@ -52,6 +52,12 @@ NEGATIVE_TRANSFER = Counter(
     "loragen_negative_transfer_total",
     "Recipes measured to be further from their prompts than no prompt is.",
 )
+SHADOW_MESSAGES = Counter(
+    "loragen_shadow_messages_total",
+    "Messages of live requests that were sampled to measure recipes with, and those left out"
+    " because their tenant's minute was full (taken, over_budget).",
+    ["outcome"],
+)
 DEMOTIONS = Counter(
     "loragen_demotions_total",
     "Tasks that stopped to be served by their recipes, by cause: the first measure, the drift that"
@@ -158,6 +164,8 @@ def start_series() -> None:
         LIMITS_REJECTED.labels(limit)
     for outcome in ("passed", "low", "unsure", "failed"):
         MEASURES.labels(outcome)
+    for outcome in ("taken", "over_budget"):
+        SHADOW_MESSAGES.labels(outcome)
     for cause in ("measure", "drift", "harm"):
         DEMOTIONS.labels(cause)
     for cause in ("measure", "refine", "shadow"):

@@ -58,6 +58,11 @@ class Policy(BaseModel):
         description="auto: refine the task when its recipe is worth less than min_fidelity; "
         "manual: only when asked.",
     )
+    shadow: Literal["allow", "never"] = Field(
+        "allow",
+        description="allow: where the operator samples live requests, messages to the task may "
+        "measure and refine its recipe; never: none of them is kept, even in memory.",
+    )
 
 
 class RecipeRef(BaseModel):

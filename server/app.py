@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -20,6 +20,7 @@ from server import exposition, generation, names, responses, system, tasks, tran
 from server.admin import build_admin
 from server.authentication import Authenticator
 from server.auto import Auto
+from server.background import end
 from server.body_limit import BodyLimit
 from server.compiler import Compiler
 from server.conversation import ConversationRule
@@ -43,6 +44,7 @@ from server.recipe_tier import RecipeTier
 from server.refinement import Refinement
 from server.resolve import Resolver
 from server.services import Services
+from server.shadow import Shadow
 from server.shared import Shared
 from server.standing import Standing
 from server.store_watch import watch_store
@@ -50,7 +52,6 @@ from server.tenancy import Tenancy
 from server.transport import Transport
 from server.usage_meter import UsageMeter
 
-_CANCEL_AGAIN_SECONDS: Final = 0.2
 _ADMIN_SECRET_CHARS: Final = 16
 
 
@@ -158,6 +159,7 @@ def build_app(
         wait_seconds=settings.server.compile_timeout_seconds,
     )
     compiler.follow(measuring.start)
+    shadow = Shadow(measuring, **settings.shadow.model_dump())
     dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
@@ -220,7 +222,7 @@ def build_app(
             asyncio.create_task(meter.flush_forever()),
         ]
         yield
-        await _end(watching)
+        await end(watching)
         await services.measuring.close()
         await meter.close()
         await services.refinement.close()
@@ -250,19 +252,10 @@ def build_app(
         gatekeeper=gatekeeper,
         meter=meter,
         precedence=precedence,
+        shadow=shadow,
     )
     app.add_middleware(Envelope)
     return app
-
-
-async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: redis-py can swallow a cancellation, and loops go on."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:

@@ -9,6 +9,7 @@ from server.authentication import Authenticator
 from server.gatekeeper import Gatekeeper
 from server.http_errors import error_response
 from server.precedence import Precedence
+from server.shadow import Shadow
 from server.usage_meter import UsageMeter
 from server.visit import Visit
 
@@ -27,12 +28,14 @@ class Entrance:
         gatekeeper: Gatekeeper,
         meter: UsageMeter,
         precedence: Precedence,
+        shadow: Shadow,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._gatekeeper = gatekeeper
         self._meter = meter
         self._precedence = precedence
+        self._shadow = shadow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -57,3 +60,5 @@ class Entrance:
             self._meter.count(visit)
             await visit.leave()
             await self._precedence.leave(visit)
+            if visit.live is not None:  # the answer is over: nobody waits for this
+                self._shadow.take(*visit.live)

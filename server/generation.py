@@ -22,6 +22,7 @@ from server.reference import TaskReference
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import resolve_request
 from server.services import Services, services, visit
+from server.shadow import live_message
 from server.tally import Estimate, Tally, asks_for_usage, counted_body, tallied
 from server.visit import Visit
 
@@ -100,6 +101,9 @@ async def _serve(
     context = parts.dispatcher.info(model).max_model_len
     resolution = await resolve_request(request, parts, visit.tenant.id, reference)
     planned = plan(request, model, resolution)
+    if resolution.task is not None and planned.provenance.mode in ("compiled", "prompt"):
+        message = live_message(request, is_written=resolution.is_written)
+        visit.live = None if message is None else (resolution.task, message)
     estimate = Estimate.of(planned.body, max_model_len=context)
     await visit.reserve(estimate)
     stamps = {

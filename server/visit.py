@@ -7,6 +7,7 @@ from starlette.types import Message, Send
 from loragen.clocks import Place
 from loragen.errors import InvalidRequest, LimitExceeded
 from loragen.limits import Level, excess
+from loragen.task import Task
 from loragen.tenants import Tenant
 from server.gatekeeper import Entry, Gatekeeper, Reservation
 from server.tally import Estimate, Tally
@@ -22,6 +23,8 @@ class Visit:
         self.tally = Tally()
         self.place: Place | None = None
         """Among the requests of its edge model, while it waits or runs."""
+        self.live: tuple[Task, str] | None = None
+        """What was asked of which task, where that may measure its recipe."""
         self._gatekeeper = gatekeeper
         self._lease = entry.lease
         self._admission = entry.admission

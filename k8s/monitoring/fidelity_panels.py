@@ -34,6 +34,12 @@ FIDELITY: Final = (
         ),
     ),
     Panel(
+        "Live messages sampled",
+        "reqps",
+        "Kept to measure recipes with, or left out because their tenant's minute was full.",
+        (Query(rate("loragen_shadow_messages_total", "outcome"), "{{outcome}}"),),
+    ),
+    Panel(
         "Refines",
         "reqps",
         "By how they ended: done, kept (not better), failed.",

@@ -38,7 +38,7 @@ def test_a_new_prompt_is_compiled_and_described(gate: Gateway) -> None:
         "status": "ready",
         "fallback_reason": None,
         "prompt_tokens": len(PROMPT.split()) + 2,
-        "policy": {"fallback": "prompt", "refine": "auto"},
+        "policy": {"fallback": "prompt", "refine": "auto", "shadow": "allow"},
         "min_fidelity": 0.8,
         "recipe": {"id": recipe.id, "pool_id": POOL_ID, "bytes": len(recipe.data)},
         "fidelity": None,

@@ -98,6 +98,7 @@ def settings(
     auto: dict[str, Any] | None = None,
     store: dict[str, Any] | None = None,
     limits: dict[str, Any] | None = None,
+    shadow: dict[str, Any] | None = None,
     redis_url: str | None = None,
     has_generator: bool = True,
     master_secret: str = MASTER_SECRET,
@@ -123,6 +124,7 @@ def settings(
             "server": ServerSettings.model_validate({**PATIENT, **(server or {})}),
             "auto": auto or {},
             "limits": limits or {},
+            "shadow": shadow or {},
             "redis_url": redis_url,
             "state_dir": Path("unused"),
         }
