@@ -4,6 +4,8 @@
            --cloud model, one causal pass--> meta states [L, D]
            --router--> gates --int8--> recipe
 
+and, if the router has a binder, the states of the prompt's tokens --binder--> sums into the router.
+
 A checkpoint is a folder: `config.json` (format, relative paths of cloud and edge model, context,
 prefix, suffix, router), `generator.safetensors` (meta embeddings, router) and `pool.safetensors`.
 
@@ -25,6 +27,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from loragen.errors import ArtifactCorrupt, PromptTooLong
+from loragen.method.binder import Binder
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint, file_digest
 from loragen.method.router import Router, RouterSpec
 from loragen.recipe import Level, Recipe
@@ -91,6 +94,11 @@ class Reader(nn.Module):
         self.cloud = cloud
         self.meta_LD = nn.Parameter(torch.randn(spec.layers, spec.cloud_hidden) * 0.5)
         self.router = Router(spec)
+        self.binder: Binder | None = None
+        if spec.binds:
+            states = (cloud.config.num_hidden_layers + 1) * spec.cloud_hidden
+            gates = spec.layers * spec.gate_vectors * spec.experts
+            self.binder = Binder(states, gates)
 
     def forward(self, ids_BP: torch.Tensor, used_BP: torch.Tensor) -> torch.Tensor:
         """Return gates [B, L, M, N] of prompts padded on the right; `used_BP` marks real tokens.
@@ -108,8 +116,12 @@ class Reader(nn.Module):
                 [torch.arange(P).expand(B, P), lengths + torch.arange(L)], dim=1
             ),
             use_cache=False,
+            output_hidden_states=self.binder is not None,
         )
-        gates_BLMN: torch.Tensor = self.router(output.last_hidden_state[:, P:])
+        bound_BG = None
+        if self.binder is not None:
+            bound_BG = self.binder(tuple(s[:, :P] for s in output.hidden_states), used_BP)
+        gates_BLMN: torch.Tensor = self.router(output.last_hidden_state[:, P:], bound_BG)
         return gates_BLMN
 
     def own_tensors(self) -> dict[str, torch.Tensor]:

@@ -6,7 +6,8 @@ Two levels share Eq. 3, R = BN(f2(SiLU(f1(T)))), with f1 shared and f2 and BN pe
               layer for all its linears                                      gates [B, L, 1, n]
     L1 dense  R itself: signed gates per layer and linear                    gates [B, L, M, n]
 
-In L0 the gradient reaches only the kept experts, so a balance term keeps the others alive.
+L1 may add a binder's sums to f2's before BN. In L0 the gradient reaches only the kept experts, so a
+balance term keeps the others alive.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,7 +23,10 @@ from loragen.recipe import Level
 
 @dataclass(frozen=True, slots=True)
 class RouterSpec:
-    """Shape of a router. `top_k` counts kept experts and is unused in L1."""
+    """Shape of a router.
+
+    `top_k` counts kept experts and is unused in L1; `binds` is 1 where a binder adds to the scores.
+    """
 
     level: Level
     cloud_hidden: int
@@ -31,6 +35,7 @@ class RouterSpec:
     linears: int
     experts: int
     top_k: int = 2
+    binds: int = 0
 
     @property
     def gate_vectors(self) -> int:
@@ -54,6 +59,8 @@ class RouterSpec:
             raise ArtifactCorrupt(f"router config is not readable: {error}") from error
         if not 1 <= spec.top_k <= spec.experts:
             raise ArtifactCorrupt(f"router keeps {spec.top_k} of {spec.experts} experts")
+        if spec.binds not in (0, 1):
+            raise ArtifactCorrupt(f"a router has one binder or none, not {spec.binds}")
         return spec
 
 
@@ -68,15 +75,18 @@ class Router(nn.Module):
         self.f2 = nn.ModuleList(nn.Linear(spec.hidden, width) for _ in range(spec.layers))
         self.norm = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(spec.layers))
 
-    def forward(self, meta_BLD: torch.Tensor) -> torch.Tensor:
-        """Apply Eq. 3, and in L0 Eq. 6 and 7."""
+    def forward(self, meta_BLD: torch.Tensor, bound_BG: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply Eq. 3, and in L0 Eq. 6 and 7.
+
+        `bound_BG` are a binder's sums for all gates, G = L * M * N.
+        """
         hidden_BLH = functional.silu(self.f1(meta_BLD))
+        raw = [f2(hidden_BLH[:, layer]) for layer, f2 in enumerate(self.f2)]
+        if bound_BG is not None:
+            bound = bound_BG.chunk(self.spec.layers, -1)
+            raw = [score + more for score, more in zip(raw, bound, strict=True)]
         scores_BLG = torch.stack(
-            [
-                norm(f2(hidden_BLH[:, layer]))
-                for layer, (f2, norm) in enumerate(zip(self.f2, self.norm, strict=True))
-            ],
-            dim=1,
+            [norm(score_BG) for norm, score_BG in zip(self.norm, raw, strict=True)], dim=1
         )
         scores_BLMN = scores_BLG.unflatten(-1, (self.spec.gate_vectors, self.spec.experts))
         gates_BLMN: torch.Tensor = scores_BLMN

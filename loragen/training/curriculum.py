@@ -1,4 +1,4 @@
-"""Curriculum: the order in which an edge model learns to look things up, then to read prompts.
+"""Curriculum: the order in which a model learns to look things up, then to read prompts.
 
 Tables of few words come first, then more words, then text; in any other order text wins and answers
 become some value of the table rather than the right one (`docs/LOG.md`). A phase ends after its
@@ -18,7 +18,8 @@ _WINDOW: Final = 12
 class Phase:
     """One part of the curriculum.
 
-    `style` is the hardest drill style (`drill.STYLES`); three batches in ten hold an easier one.
+    `style` is the hardest drill style, by its place in the run's list; three batches in ten hold an
+    easier one.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Phase:
     """Share of text rows whose prompt is its rule alone."""
     binding_share: float = 0.0
     """Share of text rows from families that bind values to keys alone."""
+    most_rows: int | None = None
+    """Most rows of a table of text; any number if None."""
     matrix_lr: float = 0.01
     other_lr: float = 6e-3
     decays: bool = False

@@ -2,7 +2,8 @@
 
 The cloud model starts as the edge model, grown if asked, and reads the prompt; the edge model reads
 only the messages and answers under the gates. The loss is the answers' cross-entropy, and for L0
-the paper's balance term (alpha = 0.01).
+the paper's balance term (alpha = 0.01). Where the prompts hold tables, drill comes first as it does
+for edge models.
 
 Every batch follows from the seed and the step, so a run that stopped at a checkpoint and went on
 ends with the same weights as one that never stopped.
@@ -12,9 +13,10 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import torch
@@ -34,73 +36,78 @@ from loragen.training.batches import (
     resumable_batches,
     turns_and_prompt_length,
 )
-from loragen.training.fit import LINEARS, TrainablePool, recipe_loss, to_columns
+from loragen.training.curriculum import Phase, Position
+from loragen.training.drill import STYLES, Drill, Style
+from loragen.training.fit import LINEARS, TrainablePool, to_columns
 from loragen.training.growth import CloudSize, grow
-from loragen.training.optimizer import Optimizer, Schedule, split_parameters
+from loragen.training.optimizer import Optimizer, split_parameters
+from loragen.training.passes import answer_loss, exact_matches, recipe_states
 from loragen.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 BALANCE_ALPHA: Final = 0.01
 SAVE_EVERY_SECONDS: Final = 180.0
+_FIRST_WORDS: Final = 8
+"""Words that tables begin with: a reader learns whose value is whose from few of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """Steps on one kind of prompts."""
+_WARMUP: Final = 40
+_EASIER_SHARE: Final = 0.3
 
-    steps: int
-    short_share: float = 0.0
-    """Share of prompts that are their rule alone."""
-    binding_share: float = 0.0
-    """Share of prompts from families that bind values to keys alone."""
-    most_rows: int | None = None
-    """Most rows of a table; any number if None."""
+LOOKUPS: Final = (
+    Style(pairs=(2, 3)),
+    replace(STYLES[2], pairs=(2, 4), chat_share=1.0),
+    replace(STYLES[3], pairs=(2, 4), chat_share=1.0),
+    replace(STYLES[4], pairs=(2, 6), chat_share=1.0),
+)
+"""Drill of generators: every question is a chat's, as in serving."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorRunSpec:
-    """Recipe level, pool shape, cloud model and schedule."""
+    """Recipe level, pool shape, cloud model and curriculum."""
 
     level: Level
     experts: int
     rank: int
-    courses: tuple[Course, ...]
+    phases: tuple[Phase, ...]
     catalogue: Catalogue = DEMO
     cloud: CloudSize | None = None
     """None: as large as the edge model."""
     top_k: int = 2
-    matrix_lr: float = 0.01
+    binds: bool = False
+    """Whether the router has a binder."""
     matrix_decay: float = 0.0
     pool_lr: float = 5e-3
     router_lr: float = 1.5e-3
 
-    @property
-    def steps(self) -> int:
-        """Steps of all courses."""
-        return sum(course.steps for course in self.courses)
 
-    def course(self, step: int) -> tuple[Course, int]:
-        """Return the course of a step, and how many of its steps come before it."""
-        for course in self.courses:
-            if step < course.steps:
-                return course, step
-            step -= course.steps
-        raise IndexError("the run is over")
+def _text(steps: int) -> tuple[Phase, ...]:
+    flat = round(0.4 * steps)
+    return (
+        Phase("text", 0, flat, text_share=1.0),
+        Phase("cooldown", 0, steps - flat, text_share=1.0, decays=True),
+    )
 
 
-DENSE: Final = GeneratorRunSpec(Level.DENSE, experts=64, rank=1, courses=(Course(800),))
-PAPER: Final = GeneratorRunSpec(Level.PAPER, experts=8, rank=16, courses=(Course(1000),))
+DENSE: Final = GeneratorRunSpec(Level.DENSE, experts=64, rank=1, phases=_text(800))
+PAPER: Final = GeneratorRunSpec(Level.PAPER, experts=8, rank=16, phases=_text(1000))
 TENANTS_DENSE: Final = GeneratorRunSpec(
     Level.DENSE,
     experts=64,
     rank=1,
-    courses=(
-        Course(400, short_share=1.0, binding_share=0.3, most_rows=2),
-        Course(800, short_share=0.5, binding_share=0.3, most_rows=4),
-        Course(1600, short_share=0.2),
+    phases=(
+        Phase("bind", 0, 1000, until=0.8),
+        Phase("links", 1, 1500, grows=True),
+        Phase("rows", 2, 400, until=0.75),
+        Phase("tables", 2, 400, text_share=0.5, short_share=1.0, binding_share=0.5, most_rows=4),
+        Phase("rules", 3, 800, text_share=0.8, short_share=0.5, binding_share=0.3),
+        Phase("prompts", 3, 1000, text_share=0.9, short_share=0.2),
+        Phase("cooldown", 3, 800, text_share=0.95, short_share=0.2, decays=True),
     ),
     catalogue=TENANTS,
+    binds=True,
     matrix_decay=0.1,
 )
 
@@ -125,48 +132,64 @@ class GeneratorRun:
         cloud = copy.deepcopy(edge.model) if spec.cloud is None else grow(edge.model, spec.cloud)
         self.reader = Reader(cloud.requires_grad_(True), _router_spec(edge, cloud.config, spec))
         matrices, others = split_parameters(self.reader.cloud)
-        own = [self.reader.meta_LD, *self.reader.router.parameters(), *others]
+        cloud_model = set(self.reader.cloud.parameters())
+        own = [p for p in self.reader.parameters() if p not in cloud_model]
         self._optimizer = Optimizer(
             matrices,
-            [(self.pool.parameters(), spec.pool_lr), (own, spec.router_lr)],
-            spec.matrix_lr,
+            [(self.pool.parameters(), spec.pool_lr), ([*own, *others], spec.router_lr)],
+            0.0,
             matrix_decay=spec.matrix_decay,
         )
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer)
-        self.step = 0
+        # Where bfloat16 is emulated a step takes ten times as long as in float32.
+        self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        self._drill = Drill(tokenizer, spec.catalogue.words, questions=8)
+        self.position = Position(spec.phases, words=_FIRST_WORDS)
         if state.exists():
             self._restore()
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self._spec.steps
+        """Whether all phases are done."""
+        return self.position.phase is None
 
     def train(self, *, seconds: float = math.inf, steps: int | None = None) -> bool:
         """Train for a time or a count of steps, save, and return whether the run is over."""
         deadline = time.monotonic() + seconds
-        last = self._spec.steps if steps is None else min(self.step + steps, self._spec.steps)
-        schedule = Schedule(self._spec.steps)
-        stage = f"generator {self._spec.level.name.lower()}"
-        progress = Progress(logger, stage, self._spec.steps, done=self.step)
-        saved = time.monotonic()
-        batches: Iterator[Batch] = iter(())
+        last = math.inf if steps is None else self.position.total + steps
         self.reader.train()
-        begins = True
-        while self.step < last and time.monotonic() < deadline:
-            course, done = self._spec.course(self.step)
-            if begins or done == 0:
-                batches, begins = self._batches(course, done), False
-            loss = self._learn(next(batches), schedule.factor(self.step))
-            progress.add(self.step, loss)
-            self.step += 1
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                self.save()
-                saved = time.monotonic()
+
+        def may_go_on() -> bool:
+            return time.monotonic() < deadline and self.position.total < last
+
+        while self.position.phase is not None and may_go_on():
+            self._train_phase(self.position.phase, may_go_on)
         self.save()
         self.reader.eval()
         return self.is_over
+
+    def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
+        """Train until the phase ends or may not go on."""
+        position = self.position
+        texts = self._texts(phase)
+        stage = f"generator {self._spec.level.name.lower()} {phase.name}"
+        progress = Progress(logger, stage, phase.steps, done=position.step)
+        saved = time.monotonic()
+        while position.phase is phase and may_go_on():
+            step = position.step
+            batch, style = self._draw(phase, texts)
+            loss, accuracy = self._learn(batch, phase)
+            position.advance(
+                accuracy=accuracy if style == phase.style else None,
+                is_text=style is None,
+                vocabulary=self._drill.words,
+            )
+            words = min(position.words, self._drill.words)
+            progress.add(step, loss, f", drill {position.accuracy:.2f} of {words} words")
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self.save()
+                saved = time.monotonic()
 
     def save(self) -> None:
         """Write a checkpoint; a process killed while it writes leaves the last one whole."""
@@ -174,42 +197,60 @@ class GeneratorRun:
             "reader": self.reader.state_dict(),
             "pool": self.pool.state_dict(),
             "optimizer": self._optimizer.state(),
-            "step": self.step,
+            "position": self.position.to_state(),
         }
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self._state)
 
-    def _learn(self, batch: Batch, factor: float) -> float:
-        """Take one step and return the cross-entropy before it."""
-        gates_BLMN = self.reader(batch.prompts, batch.prompts != self._renderer.pad_id)
-        columns_BLMR = to_columns(gates_BLMN, self._spec.rank)
-        loss = recipe_loss(self._edge, batch, columns_BLMR, self._renderer.bos_id)
+    def _draw(self, phase: Phase, texts: Iterator[Batch]) -> tuple[Batch, int | None]:
+        """Return the batch of the next step and its drill style, None for text."""
+        rng = Random(f"{self._seed}/{self.position.total}")
+        if rng.random() < phase.text_share:
+            return next(texts), None
+        style = phase.style
+        if rng.random() < _EASIER_SHARE:
+            style = rng.randint(0, phase.style)
+        words = min(self.position.words, self._drill.words)
+        return self._drill.batch(LOOKUPS[style], words, rng), style
+
+    def _learn(self, batch: Batch, phase: Phase) -> tuple[float, float]:
+        """Take one step and return the cross-entropy and the share of exact answers before it."""
+        position = self.position
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._has_fast_bfloat16):
+            gates_BLMN = self.reader(batch.prompts, batch.prompts != self._renderer.pad_id)
+            columns_BLMR = to_columns(gates_BLMN, self._spec.rank)
+            states = recipe_states(self._edge, batch, columns_BLMR, self._renderer.bos_id)
+        loss = answer_loss(self._edge.model, states.float(), batch.targets)
+        with torch.no_grad():
+            matches = exact_matches(self._edge.model, states.float(), batch.targets)
         learned = loss
         if self._spec.level is Level.PAPER:
-            learned = loss + BALANCE_ALPHA * balance_loss(gates_BLMN)
-        self._optimizer.step(learned, factor)
-        return loss.item()
+            learned = loss + BALANCE_ALPHA * balance_loss(gates_BLMN.float())
+        self._optimizer.set_rates(phase.matrix_lr, self._spec.pool_lr, self._spec.router_lr)
+        warmup = min(1.0, (position.total + 1) / _WARMUP)
+        self._optimizer.step(learned, warmup * phase.factor(position.step))
+        return loss.item(), matches.float().mean().item()
 
-    def _batches(self, course: Course, done: int) -> Iterator[Batch]:
+    def _texts(self, phase: Phase) -> Iterator[Batch]:
         spec = StreamSpec(
             self._spec.catalogue,
             bare_share=0.0,
-            short_share=course.short_share,
-            binding_share=course.binding_share,
-            most_rows=course.most_rows,
+            short_share=phase.short_share,
+            binding_share=phase.binding_share,
+            most_rows=phase.most_rows,
         )
-        number = self._spec.courses.index(course)
-        seed = f"{self._spec.level.name}/{self._seed}/{number}"
-        return resumable_batches(self._renderer, spec, seed, done, turns_and_prompt_length)
+        seed = f"{self._spec.level.name}/{self._seed}/{phase.name}"
+        start = self.position.texts
+        return resumable_batches(self._renderer, spec, seed, start, turns_and_prompt_length)
 
     def _restore(self) -> None:
         state = torch.load(self._state, weights_only=True)
         self.reader.load_state_dict(state["reader"])
         self.pool.load_state_dict(state["pool"])
         self._optimizer.restore(state["optimizer"])
-        self.step = state["step"]
-        logger.info("generator: goes on at step %d", self.step)
+        self.position.restore(state["position"])
+        logger.info("generator: goes on at step %d", self.position.total)
 
 
 def _router_spec(edge: LlamaForCausalLM, cloud: LlamaConfig, spec: GeneratorRunSpec) -> RouterSpec:
@@ -222,4 +263,5 @@ def _router_spec(edge: LlamaForCausalLM, cloud: LlamaConfig, spec: GeneratorRunS
         linears=len(LINEARS),
         experts=spec.experts,
         top_k=min(spec.top_k, spec.experts),
+        binds=int(spec.binds),
     )

@@ -1,5 +1,8 @@
 """The reader sees a prompt and its meta tokens, whatever else is in the batch."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
@@ -8,9 +11,12 @@ from loragen.method.router import RouterSpec
 from loragen.recipe import Level
 
 SPEC = RouterSpec(level=Level.DENSE, cloud_hidden=32, hidden=16, layers=3, linears=2, experts=4)
+BINDING = replace(SPEC, binds=1)
+
+both = pytest.mark.parametrize("spec", [SPEC, BINDING], ids=["meta", "binder"])
 
 
-def reader() -> Reader:
+def reader(spec: RouterSpec = SPEC) -> Reader:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50,
@@ -20,12 +26,13 @@ def reader() -> Reader:
         num_attention_heads=2,
         num_key_value_heads=2,
     )
-    return Reader(LlamaModel(config), SPEC).eval()
+    return Reader(LlamaModel(config), spec).eval()
 
 
+@both
 @torch.inference_mode()
-def test_padding_changes_no_gate() -> None:
-    own = reader()
+def test_padding_changes_no_gate(spec: RouterSpec) -> None:
+    own = reader(spec)
     ids = torch.randint(1, 50, (2, 9))
     used = torch.ones_like(ids, dtype=torch.bool)
     used[1, 5:] = False
@@ -34,9 +41,10 @@ def test_padding_changes_no_gate() -> None:
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
 
 
+@both
 @torch.inference_mode()
-def test_every_token_of_the_prompt_counts() -> None:
-    own = reader()
+def test_every_token_of_the_prompt_counts(spec: RouterSpec) -> None:
+    own = reader(spec)
     ids = torch.randint(1, 50, (1, 9))
     used = torch.ones_like(ids, dtype=torch.bool)
     gates = own(ids, used)
@@ -47,6 +55,25 @@ def test_every_token_of_the_prompt_counts() -> None:
 
 
 def test_own_tensors_are_all_but_the_cloud_model() -> None:
-    names = set(reader().own_tensors())
-    assert "meta_LD" in names
+    names = set(reader(BINDING).own_tensors())
+    assert {"meta_LD", "binder.views.0.weight", "binder.views.1.weight"} <= names
     assert not any(name.startswith("cloud.") for name in names)
+
+
+@torch.inference_mode()
+def test_the_binders_sums_go_through_the_routers_norm() -> None:
+    own = reader(BINDING)
+    ids = torch.randint(1, 50, (2, 9))
+    used = torch.ones_like(ids, dtype=torch.bool)
+    before = own(ids, used)
+    assert own.binder is not None
+    weights = list(own.binder.parameters())
+    for weight in weights:
+        weight.mul_(2.0)
+    after = own(ids, used)
+    for weight in weights:
+        weight.zero_()
+    without = own(ids, used)
+    # A new norm's statistics are 0 and 1: it is linear, and sums of products grow fourfold.
+    torch.testing.assert_close(after - without, 4 * (before - without), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(before, without)

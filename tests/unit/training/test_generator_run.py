@@ -1,4 +1,4 @@
-"""A generator run goes through its courses, and goes on where it stopped."""
+"""A generator run goes through its phases, and goes on where it stopped."""
 
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +13,8 @@ from loragen.suite.demo import DEMO
 from loragen.suite.tables import GLOSSARY
 from loragen.suite.tenants import TENANTS
 from loragen.training.batches import Renderer, StreamSpec, resumable_batches
-from loragen.training.generator_run import Course, GeneratorRun, GeneratorRunSpec
+from loragen.training.curriculum import Phase
+from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
 from loragen.training.growth import CloudSize
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
@@ -22,8 +23,13 @@ SPEC = GeneratorRunSpec(
     Level.DENSE,
     experts=4,
     rank=1,
-    courses=(Course(2, short_share=1.0), Course(3)),
+    phases=(
+        Phase("bind", 0, 2, grows=True),
+        Phase("rules", 3, 3, text_share=0.5, short_share=1.0),
+        Phase("prompts", 3, 2, text_share=1.0, decays=True),
+    ),
     cloud=CloudSize(hidden=64, layers=3),
+    binds=True,
 )
 
 
@@ -38,17 +44,6 @@ def edge(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     return new_model(tokenizer, EdgeSize(hidden=32, layers=2, heads=1, intermediate=48))
 
 
-def test_courses_follow_each_other() -> None:
-    assert [SPEC.course(step) for step in (0, 1, 2, 4)] == [
-        (SPEC.courses[0], 0),
-        (SPEC.courses[0], 1),
-        (SPEC.courses[1], 0),
-        (SPEC.courses[1], 2),
-    ]
-    with pytest.raises(IndexError):
-        SPEC.course(5)
-
-
 def test_a_run_that_stopped_ends_as_one_that_did_not(
     tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -58,10 +53,10 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(
     whole = run("whole.pt")
     assert whole.train()
     stopped = run("stopped.pt")
-    for steps in (1, 3):
+    for steps in (1, 3, 2):
         assert not stopped.train(steps=steps)
         stopped = run("stopped.pt")
-    assert stopped.step == 4
+    assert stopped.position.total == 6
     assert stopped.train()
     for one, other in ((whole.reader, stopped.reader), (whole.pool, stopped.pool)):
         for name, weight in one.state_dict().items():
@@ -82,7 +77,7 @@ def test_training_leaves_the_edge_model_as_it_is(
 @pytest.mark.parametrize(
     ("most_rows", "expected"), [(2, {2}), (4, {2, 3, 4}), (None, {2, 3, 4, 5, 6})]
 )
-def test_tables_of_a_course_have_at_most_its_rows(
+def test_tables_of_a_phase_have_at_most_its_rows(
     tokenizer: PreTrainedTokenizerBase, most_rows: int | None, expected: set[int]
 ) -> None:
     table = replace(GLOSSARY, wordings=("Words:{table}",), rows=("{key} = {value}",))
