@@ -1,4 +1,4 @@
-"""The `loragen` command: start everything, refine, make a pool, keep tenants, see settings."""
+"""The `loragen` command: start everything, refine, keep tenants and secrets, see settings."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from config.command import Config, load, own_errors
 from config.load import load_settings
 from config.reference import configuration_page
 from config.refine import refine_task, summary
+from config.secrets_cli import secrets_cli
 from config.stack import local_url
 from config.tenant_cli import keys_cli, tenants_cli
 from config.up import up as run_up
@@ -26,6 +27,7 @@ cli = typer.Typer(
 cli.add_typer(config_cli, name="config", help="Look at the configuration.")
 cli.add_typer(tenants_cli, name="tenants", help="Tenants of the running gateway.")
 cli.add_typer(keys_cli, name="keys", help="Their API keys.")
+cli.add_typer(secrets_cli, name="secrets", help="Versions of secrets; no secret is ever shown.")
 
 
 @cli.command()

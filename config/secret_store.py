@@ -67,11 +67,34 @@ class SecretStore:
             return {}
         return {f"LORAGEN_{name.upper()}": self.value(name, given)}
 
+    def replace(self, name: str, text: str) -> None:
+        """Keep another value of a secret, at once or not at all.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        path = self._folder / name
+        aside = path.with_name(f".{name}.{os.getpid()}")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(
+                os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+            ) as file:
+                file.write(text)
+            aside.replace(path)
+        except OSError as error:
+            raise ConfigError(f"cannot keep secrets in {self._folder}: {error.strerror}") from error
+
+    @staticmethod
+    def make_value() -> bytes:
+        """Return a secret that nobody has."""
+        return secrets.token_bytes(SECRET_BYTES)
+
     def _make(self, path: Path) -> None:
         # Written aside and linked into place: of two processes that make it at once, one wins.
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(secrets.token_hex(SECRET_BYTES))
+            file.write(self.make_value().hex())
         with suppress(FileExistsError):
             path.hardlink_to(aside)
         aside.unlink()

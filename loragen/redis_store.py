@@ -15,7 +15,7 @@ comes again.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Self
 
 import redis.asyncio as redis
@@ -24,6 +24,7 @@ from loragen import store_scripts
 from loragen.errors import SealBroken, SealUnknown, TaskNotFound
 from loragen.limits import excess
 from loragen.redis_client import as_bytes, connect, mapped
+from loragen.resealing import Resealed, Resealing
 from loragen.seal import Seal
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
@@ -52,6 +53,7 @@ class RedisStore:
         self._ttl = recipe_ttl_seconds
         self._implicit_ttl = implicit_ttl_seconds
         self._seal = seal or Seal()
+        self._resealing = Resealing(client, namespace=namespace, seal=self._seal)
         self._create = client.register_script(store_scripts.CREATE)
         self._update = client.register_script(store_scripts.UPDATE)
         self._delete = client.register_script(store_scripts.DELETE)
@@ -217,6 +219,18 @@ class RedisStore:
             logger.warning("stored recipe cannot be opened", extra={"reason": error.message})
             await self.delete_recipe(key)
             return None
+
+    def tasks(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield tenant and id of every task that is there all along, some of them twice."""
+        return self._resealing.tasks()
+
+    async def reseal(self, tenant: str, task_id: str) -> Resealed:
+        """Seal what of a task is not sealed as it would be now."""
+        return await self._resealing.task(tenant, self._task(tenant, task_id))
+
+    async def reseal_recipe(self, key: str) -> bool:
+        """Seal a recipe that is not sealed as it would be now; False if there is nothing to do."""
+        return await self._resealing.recipe(_tenant_of(key), self._recipe(key))
 
     async def ping(self) -> None:
         """Return if the store answers."""

@@ -11,6 +11,8 @@ from typing import Final
 from loragen.errors import ConfigError
 
 SECRET_BYTES: Final = 32
+ROTATED: Final = ("master_secret", "encryption_key")
+"""The secrets that have versions."""
 _ID_CHARS: Final = 8
 
 

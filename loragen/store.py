@@ -1,9 +1,10 @@
 """Store: where tasks (durable) and recipes (evictable) live; `redis_store` keeps them in Redis."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from loragen.resealing import Resealed
 from loragen.task import Task, TaskRecord
 
 
@@ -71,6 +72,15 @@ class Store(Protocol):
 
     async def delete_recipe(self, key: str) -> None:
         """Forget a recipe."""
+
+    def tasks(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield tenant and id of every task that is there all along, some of them twice."""
+
+    async def reseal(self, tenant: str, task_id: str) -> Resealed:
+        """Seal what of a task is not sealed as it would be now."""
+
+    async def reseal_recipe(self, key: str) -> bool:
+        """Seal a recipe that is not sealed as it would be now; False if there is nothing to do."""
 
     async def ping(self) -> None:
         """Return if the store answers."""

@@ -21,6 +21,7 @@ from server.authentication import bearer_token
 from server.body_limit import BodyLimit
 from server.document import install_document
 from server.envelope import Envelope
+from server.held_secrets import HeldSecrets
 from server.http_errors import error_response, install_error_handlers
 from server.requests import ApiRequest
 from server.tenancy import Tenancy
@@ -142,6 +143,13 @@ async def export_usage(query: Annotated[UsageQuery, Query()], parts: Parts) -> R
     return StreamingResponse(lines, media_type=_LINES)
 
 
+@router.get("/secrets")
+async def show_secrets(request: Request) -> dict[str, Any]:
+    """Return the ids of the versions that this gateway holds, and how far its renewal is."""
+    held: HeldSecrets = request.app.state.held_secrets
+    return held.shown()
+
+
 class AdminEntrance:
     """Pure ASGI middleware: nothing of the application is reached without the secret."""
 
@@ -160,10 +168,11 @@ class AdminEntrance:
         await self._app(scope, receive, send)
 
 
-def build_admin(parts: Tenancy, *, secret: str) -> FastAPI:
+def build_admin(parts: Tenancy, held: HeldSecrets, *, secret: str) -> FastAPI:
     """Return the admin application; what it works with is opened and closed elsewhere."""
     app = FastAPI(title="LoRA-Gen Server admin", openapi_url=None)
     app.state.tenancy = parts
+    app.state.held_secrets = held
     install_error_handlers(app)
     install_document(app, auth="keys")
     app.include_router(router)

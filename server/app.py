@@ -34,6 +34,7 @@ from server.envelope import Envelope
 from server.gatekeeper import Gatekeeper
 from server.generator import Generator, HttpGenerator
 from server.health import Health
+from server.held_secrets import HeldSecrets
 from server.http_errors import install_error_handlers
 from server.identity import Identity
 from server.measuring import Measuring
@@ -42,6 +43,7 @@ from server.name_memory import NameMemory
 from server.precedence import Precedence
 from server.recipe_tier import RecipeTier
 from server.refinement import Refinement
+from server.renewal import Renewal
 from server.resolve import Resolver
 from server.services import Services
 from server.shadow import Shadow
@@ -73,12 +75,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app = build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
     if settings.server.admin_port is not None:
-        app.state.admin = create_admin(settings, shared)
+        app.state.admin = create_admin(settings, shared, app.state.renewal)
     return app
 
 
-def create_admin(settings: Settings, shared: Shared) -> FastAPI:
+def create_admin(settings: Settings, shared: Shared, renewal: Renewal | None = None) -> FastAPI:
     """Return the admin application over a shared state, which it leaves open.
+
+    It shows how far the gateway's `renewal` is.
 
     Raises:
         ConfigError: the admin secret is missing or short.
@@ -89,7 +93,7 @@ def create_admin(settings: Settings, shared: Shared) -> FastAPI:
     if len(secret) < _ADMIN_SECRET_CHARS:
         raise ConfigError(f"admin_secret needs {_ADMIN_SECRET_CHARS} characters or more")
     tenancy = Tenancy(shared, memory_seconds=settings.store.memory_ttl_seconds)
-    return build_admin(tenancy, secret=secret)
+    return build_admin(tenancy, HeldSecrets.of(settings, renewal), secret=secret)
 
 
 def build_app(
@@ -132,6 +136,13 @@ def build_app(
     precedence = Precedence(shared.clocks, retry_seconds=settings.store.memory_ttl_seconds)
     meter = UsageMeter(shared.usage)
     recipes = RecipeTier(shared.store, keys)
+    renewal = Renewal(
+        shared,
+        identity,
+        recipes,
+        is_rotated=len(masters) > 1,
+        is_sealed=settings.encryption_key is not None,
+    )
     compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
     refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
     memory = _memory(settings)
@@ -220,6 +231,7 @@ def build_app(
             asyncio.create_task(gatekeeper.renew_forever()),
             asyncio.create_task(precedence.renew_forever()),
             asyncio.create_task(meter.flush_forever()),
+            asyncio.create_task(renewal.run()),
         ]
         yield
         await end(watching)
@@ -233,6 +245,7 @@ def build_app(
 
     app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
     app.state.services = services
+    app.state.renewal = renewal
     install_error_handlers(app)
     install_document(app, auth=settings.server.auth)
     for part in (names, transfer, tasks, generation, responses, usage, system):

@@ -13,7 +13,7 @@ from loragen.errors import RecipeInvalid
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
 from loragen.store import Store
-from loragen.task import RecipeRef, Task
+from loragen.task import RecipeRef, Task, TaskRecord
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,24 @@ class RecipeTier:
         await self._store.put_recipe(key, recipe.data)
         return recipe
 
+    async def renew(self, task: TaskRecord, ref: RecipeRef) -> int:
+        """Let a recipe be found and sealed by the newest versions; 1 if that was to be done."""
+        newest, *older = self.keys(task, ref)
+        renewed = False
+        for key in older:
+            data = await self._store.get_recipe(key)
+            if data is not None:
+                await self._store.put_recipe(newest, data)
+                await self._store.delete_recipe(key)
+                renewed = True
+        return int(await self._store.reseal_recipe(newest) or renewed)
+
     async def delete(self, task: Task, ref: RecipeRef) -> None:
         """Forget a recipe."""
         for key in self.keys(task, ref):
             await self._store.delete_recipe(key)
 
-    def keys(self, task: Task, ref: RecipeRef) -> list[str]:
+    def keys(self, task: TaskRecord, ref: RecipeRef) -> list[str]:
         """Return the keys a task's recipe may be found by, first the one to write.
 
         They are of one generator and pool, and begin with the tenant.

@@ -96,6 +96,21 @@ class StoreContract:
         await store.create(other)  # by a gateway that did not know the other's secret
         assert await store.create(task_of(0), others=(other.id,))
 
+    async def test_every_task_is_told_and_is_sealed_as_it_would_be_now(self, store: Store) -> None:
+        tasks = [task_of(0), task_of(1, tenant="other"), task_of(2, is_implicit=True)]
+        for task in tasks:
+            await store.create(task)
+        await store.put_recipe(f"{TENANT}:k", b"recipe")
+        told = {each async for each in store.tasks()}
+        assert told == {(task.tenant, task.id) for task in tasks}
+        for task in tasks:
+            resealed = await store.reseal(task.tenant, task.id)
+            assert (resealed.values, resealed.unreadable) == (0, 0)
+            assert resealed.is_implicit == task.is_implicit
+        assert not await store.reseal_recipe(f"{TENANT}:k")
+        assert not await store.reseal_recipe(f"{TENANT}:none")
+        assert (await store.reseal(TENANT, task_of(3).id)).values == 0
+
     async def test_a_tenant_has_no_more_tasks_than_it_may(self, store: Store) -> None:
         made = await asyncio.gather(
             *(store.create(task_of(number), most=3) for number in range(10)),

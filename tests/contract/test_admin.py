@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loragen.secret_versions import version_id
 from tests.fakes.admin import AdminApi, admin_api
-from tests.fakes.gateway import MODEL, Gateway, gateway, redis_shared
+from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import Valkey
 
@@ -263,3 +264,19 @@ async def _hold_leases(url: str, namespace: str, tenants: tuple[str, ...]) -> No
         for kind in ("compile", "refine"):
             await shared.leases.acquire(f"{kind}:{tenant}:task_x", "token", seconds=60)
     await shared.close()
+
+
+def test_held_versions_are_shown_by_their_ids(admin: AdminApi) -> None:
+    shown = admin.http.get("/admin/secrets")
+    assert shown.json() == {
+        "object": "list",
+        "data": [
+            {
+                "object": "secret",
+                "name": "master_secret",
+                "versions": [version_id(bytes.fromhex(MASTER_SECRET))],
+            }
+        ],
+        "renewal": None,
+    }
+    assert MASTER_SECRET not in shown.text

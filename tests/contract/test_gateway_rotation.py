@@ -1,7 +1,7 @@
 """While the master secret is rotated, every prompt stays the task it is, in every gateway."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from loragen.keys import TenantKeys
+from loragen.secret_versions import parse_versions
+from server.identity import Identity
+from server.recipe_tier import RecipeTier
+from server.renewal import Renewal, RenewalState
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, redis_shared
 from tests.fakes.live import wait_until
 from tests.fakes.valkey import Valkey
@@ -18,8 +23,11 @@ from tests.fakes.valkey import Valkey
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 OLD, NEW = "0d" * 32, "1e" * 32
-STAGES = ((f"{OLD}", f"{OLD},{NEW}"), (f"{OLD},{NEW}", f"{NEW},{OLD}"))
-"""What two gateways hold while first they learn a version and then go over to it, one by one."""
+STAGES = ((OLD, f"{OLD},{NEW}"), (f"{OLD},{NEW}", f"{NEW},{OLD}"), (f"{NEW},{OLD}", NEW))
+"""What two gateways hold while they learn a version, go over to it, forget the older; one by one.
+
+Before the last of these, what is stored is renewed.
+"""
 PROMPTS = [f"You are number {number}, and known to everybody as such." for number in range(4)]
 
 
@@ -58,11 +66,23 @@ class Rotation:
             assert reply.headers["x-loragen-task"] == self.ids[prompt], reply.text
             assert reply.json()["choices"][0]["message"]["content"] == right
 
-    def look(self) -> None:
+    def look(self, stage: Sequence[str]) -> None:
         """Look at everything that is there, through every gateway."""
-        for gate in self.gates.values():
+        for gate in (self.gates[held] for held in stage):
             listed = {task["id"] for task in gate.http.get("/v1/tasks?limit=100").json()["data"]}
             assert listed == set(self.ids.values())
+
+
+async def renew(valkey: Valkey, held: str) -> RenewalState:
+    """Renew everything as a gateway with these versions does behind its start."""
+    shared = redis_shared(valkey.url, "rotation")
+    keys = partial(TenantKeys, parse_versions(held, name="master_secret"))
+    recipes = RecipeTier(shared.store, keys)
+    identity = Identity(shared.store, keys)
+    renewal = Renewal(shared, identity, recipes, is_rotated=True, is_sealed=False)
+    await renewal.run()
+    await shared.close()
+    return renewal.state
 
 
 def is_gone(gate: Gateway, task_id: str) -> bool:
@@ -100,7 +120,7 @@ STEPS = st.lists(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(st.tuples(STEPS, STEPS))
+@given(st.tuples(STEPS, STEPS, STEPS))
 def test_a_prompt_is_one_task_whichever_gateway_is_asked(
     gates: dict[str, Gateway], valkey: Valkey, plan: tuple[list[tuple[str, int, str]], ...]
 ) -> None:
@@ -108,12 +128,16 @@ def test_a_prompt_is_one_task_whichever_gateway_is_asked(
         valkey.client.delete(key)
     rotation = Rotation(gates)
     for stage, steps in zip(STAGES, plan, strict=True):
+        if stage is STAGES[-1]:
+            state = asyncio.run(renew(valkey, stage[0]))
+            assert (state.status, state.unreadable) == ("done", 0)
+            assert state.tasks >= len(rotation.ids)
         for step, place, prompt in steps:
             getattr(rotation, step)(gates[stage[place]], prompt)
         for prompt in PROMPTS:
             for held in stage:
                 rotation.ask(gates[held], prompt)
-    rotation.look()
+    rotation.look(STAGES[-1])
 
 
 def test_two_gateways_at_once_make_one_task(gates: dict[str, Gateway]) -> None:

@@ -40,7 +40,7 @@ class TestSealedRedisStore(StoreContract):
     """The same contract."""
 
 
-def full(number: int = 0, *, tenant: str = TENANT) -> Any:
+def full(number: int = 0, *, tenant: str = TENANT, **fields: Any) -> Any:
     """Return a task with something secret in each field."""
     tools = [{"type": "function", "function": {"name": "f", "description": CANARY}}]
     return task_of(
@@ -50,6 +50,7 @@ def full(number: int = 0, *, tenant: str = TENANT) -> Any:
         tools=tools,
         probes=({"input": CANARY},),
         refined=CANARY.encode(),
+        **fields,
     )
 
 
@@ -118,6 +119,45 @@ async def test_old_values_and_plain_ones_are_read(
     assert await store.get(TENANT, full().id) == full()
     assert await store.get_recipe(f"{TENANT}:k") == b"recipe"
     assert await store.put_recipe(f"{TENANT}:k", b"another") == b"recipe"
+
+
+@pytest.mark.parametrize("keys", [(OLD,), ()])
+async def test_resealed_values_need_the_newest_version_only(
+    store: RedisStore, valkey: Valkey, namespace: str, keys: tuple[bytes, ...]
+) -> None:
+    before = sealed_store(valkey, namespace, *keys)
+    await before.create(full())
+    await before.create(full(1, is_implicit=True))
+    await before.put_recipe(f"{TENANT}:k", b"recipe")
+    await before.close()
+    key = f"{namespace}:task:{TENANT}:{full(1).id}"
+    valkey.client.expire(key, 50)
+    assert (await store.reseal(TENANT, full().id)).values == len(FIELDS)
+    implicit = await store.reseal(TENANT, full(1).id)
+    assert (implicit.values, implicit.is_implicit) == (len(FIELDS), True)
+    assert await store.reseal_recipe(f"{TENANT}:k")
+    assert 0 < int(str(valkey.client.ttl(key))) <= 50
+    assert int(str(valkey.client.ttl(f"{namespace}:recipe:{TENANT}:k"))) > 3_000
+    after = sealed_store(valkey, namespace, NEW)
+    assert await after.get(TENANT, full().id) == full()
+    assert await after.get(TENANT, full(1).id) == full(1, is_implicit=True)
+    assert await after.get_recipe(f"{TENANT}:k") == b"recipe"
+    assert (await after.reseal(TENANT, full().id)).values == 0
+    await after.close()
+
+
+async def test_what_cannot_be_opened_is_counted_and_left(
+    store: RedisStore, valkey: Valkey, namespace: str
+) -> None:
+    foreign = sealed_store(valkey, namespace, FOREIGN)
+    await foreign.create(full())
+    await foreign.put_recipe(f"{TENANT}:k", b"recipe")
+    before = sorted(valkey.contents(namespace))
+    resealed = await store.reseal(TENANT, full().id)
+    assert (resealed.values, resealed.unreadable) == (0, len(FIELDS))
+    assert not await store.reseal_recipe(f"{TENANT}:k")
+    assert sorted(valkey.contents(namespace)) == before
+    await foreign.close()
 
 
 async def test_a_recipe_that_cannot_be_opened_makes_room(

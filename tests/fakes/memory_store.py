@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.limits import excess
+from loragen.resealing import Resealed
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
 
@@ -147,6 +148,22 @@ class MemoryStore:
         """Forget a recipe."""
         await self._reach()
         self._recipes.pop(key, None)
+
+    async def tasks(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield tenant and id of every task."""
+        await self._reach()
+        for key in list(self._tasks):
+            yield key
+
+    async def reseal(self, tenant: str, task_id: str) -> Resealed:
+        """Find nothing that is sealed."""
+        await self._reach()
+        return Resealed(is_implicit=(tenant, task_id) in self._implicit_until)
+
+    async def reseal_recipe(self, key: str) -> bool:
+        """Find nothing that is sealed."""
+        await self._reach()
+        return False
 
     async def ping(self) -> None:
         """Return if the store answers."""
