@@ -78,11 +78,18 @@ class EdgeModelSettings(Section):
         description="Requests that one gateway has at one worker; default: twice max_num_seqs, one "
         "batch that runs and one to fill its gaps.",
     )
+    max_outstanding_of_tenant: int | None = Field(
+        None,
+        ge=1,
+        description="Requests of one tenant that one gateway has at one worker; default: as many "
+        "as of all. Where it is a few less than max_num_seqs over all gateways, no tenant fills a "
+        "batch alone, and another's next request begins in the next step.",
+    )
     max_waiting: int = Field(
         256,
         ge=0,
         description="Requests that wait in one gateway while all workers of this model have that "
-        "many; further ones get 429.",
+        "many, in turns by tenant; beyond them the tenant with most in line gets 429.",
     )
     max_wait_seconds: float = Field(
         10.0, gt=0, description="How long a request waits for a worker before it gets 429."

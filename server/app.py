@@ -9,7 +9,6 @@ from typing import Final
 import httpx
 from fastapi import FastAPI
 
-from config.edge_model import EdgeModelSettings
 from config.settings import Settings
 from loragen import __version__, metrics
 from loragen.drain import Drain
@@ -109,7 +108,10 @@ def build_app(
     masters = parse_versions(settings.master_secret.get_secret_value(), name="master_secret")
     keys = functools.lru_cache(maxsize=10_000)(functools.partial(TenantKeys, masters))
     identity = Identity(shared.store, keys)
-    crews = {model.name: _crew(settings, model) for model in settings.edge_models}
+    crews = {
+        model.name: Crew(model.name, settings.worker_urls(model), Limits.of(model))
+        for model in settings.edge_models
+    }
     health = Health(
         crews,
         workers,
@@ -152,6 +154,7 @@ def build_app(
         memory,
         recipes,
         timeout_seconds=settings.server.compile_timeout_seconds,
+        at_once=2 * settings.generator.batch_size * settings.generator.replicas,
     )
     resolver = Resolver(memory, shared, recipes, compiler)
     refiners = dict.fromkeys(refined, generator)
@@ -269,15 +272,6 @@ def build_app(
     )
     app.add_middleware(Envelope)
     return app
-
-
-def _crew(settings: Settings, model: EdgeModelSettings) -> Crew:
-    limits = Limits(
-        max_outstanding=model.max_outstanding or 2 * model.max_num_seqs,
-        max_waiting=model.max_waiting,
-        max_wait_seconds=model.max_wait_seconds,
-    )
-    return Crew(model.name, settings.worker_urls(model), limits)
 
 
 def _memory(settings: Settings) -> MemoryTier:

@@ -29,6 +29,7 @@ from server.generator import Generator
 from server.memory import MemoryTier, Resolved
 from server.recipe_tier import RecipeTier
 from server.shared import Shared
+from server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,18 @@ class Compiler:
         recipes: RecipeTier,
         *,
         timeout_seconds: float,
+        at_once: int,
     ) -> None:
-        """Take the generators by edge model; without one only a refine makes recipes."""
+        """Take the generators by edge model; without one only a refine makes recipes.
+
+        Each is asked for so many recipes at once, beyond which tenants take turns.
+        """
         self._generators = generators
         self._shared = shared
         self._memory = memory
         self._recipes = recipes
         self._timeout = timeout_seconds
+        self._turns = {model: Turns(at_once) for model in generators}
         self._compiled: Callable[[Task], None] = lambda _: None
 
     def follow(self, compiled: Callable[[Task], None]) -> None:
@@ -75,12 +81,16 @@ class Compiler:
         if generator is None and task.recipe is None and task.fallback_reason in _UNTIL_REFINED:
             return Resolved(task, None)  # Redis knows it so already
         deadline = asyncio.get_running_loop().time() + self._timeout
-        async with AsyncExitStack() as lease:
+        async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await lease.enter_async_context(hold(self._shared.leases, recipe_lease(task)))
-            except TimeoutError:  # nothing to record: the gateway that compiles will
-                late = task.model_copy(update={"fallback_reason": "compile_timeout"})
+                    if generator is not None:
+                        turns = self._turns[task.edge_model]
+                        await held.enter_async_context(turns.turn(task.tenant))
+                    await held.enter_async_context(hold(self._shared.leases, recipe_lease(task)))
+            except (TimeoutError, Overloaded) as error:
+                # Nothing to record: another gateway compiles it, or the next request has it tried.
+                late = task.model_copy(update={"fallback_reason": _reason(error)})
                 return Resolved(late, None)
             asked = self._memory.asking()
             stored = await self._shared.store.get(task.tenant, task.id)

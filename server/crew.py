@@ -1,7 +1,7 @@
 """Crew: the workers of one edge model, and the line of requests that wait for one of them.
 
 A request goes to the fewer outstanding of two random healthy workers that have room. Where none
-has, it waits in line, first come first served; where the line is full, or the wait too long, it is
+has, it waits in line, in turns by tenant; where the line is full, or the wait too long, it is
 refused. A worker's own queue stays short that way: requests wait where any worker can take them.
 
 Workers may hold different pools. A request with a recipe goes to those that hold its pool, one
@@ -9,78 +9,20 @@ without goes to any.
 """
 
 import asyncio
-import logging
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Self
 
+from config.edge_model import EdgeModelSettings
 from loragen import metrics
 from loragen.errors import QueueFull, RecipeMismatch, WorkerUnavailable
 from loragen.wire import WorkerInfo
-
-logger = logging.getLogger(__name__)
-
-STEADY_SECONDS: Final = 30.0
-"""A worker that was healthy this long has no past."""
-FIRST_EXILE_SECONDS: Final = 1.0
-LONGEST_EXILE_SECONDS: Final = 30.0
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker as this gateway sees it; `info` is None while it is not healthy.
-
-    One that is lost soon after it came back is left alone for 1, 2, 4 .. 30 seconds. `listed`
-    ends when its service lists it no longer; what it is answering it answers still.
-    """
-
-    url: str
-    outstanding: int = 0
-    info: WorkerInfo | None = None
-    listed: bool = True
-    watched: bool = False
-    healthy_since: float = 0.0
-    exile_seconds: float = 0.0
-    exiled_until: float = 0.0
-
-    @property
-    def pool_id(self) -> str | None:
-        """The pool it holds; None where it has none, or is not healthy."""
-        return None if self.info is None else self.info.pool_id
-
-    def lose(self, why: str, *, now: float) -> None:
-        """Take it for ill."""
-        if self.info is None:
-            return
-        logger.warning("worker is not healthy", extra={"worker": self.url, "why": why})
-        self.info = None
-        if now - self.healthy_since > STEADY_SECONDS:
-            self.exile_seconds = 0.0
-        self.exiled_until = now + self.exile_seconds
-        longer = max(FIRST_EXILE_SECONDS, 2 * self.exile_seconds)
-        self.exile_seconds = min(longer, LONGEST_EXILE_SECONDS)
-
-    def admit(self, info: WorkerInfo, *, now: float) -> None:
-        """Take it for healthy."""
-        if self.info is None:
-            logger.info("worker is healthy", extra={"worker": self.url, "model": info.edge_model})
-            self.healthy_since = max(now, self.exiled_until)
-        self.info = info
-
-    def unlist(self) -> None:
-        """Take no more requests."""
-        self.listed, self.info = False, None
-        self.forget_series()
-
-    def forget_series(self) -> None:
-        """Drop the series of a worker that is gone for good."""
-        # Addresses come and go with pods: without this their series would pile up.
-        if not self.listed and self.outstanding == 0:
-            with suppress(KeyError):  # it never had a request
-                metrics.WORKER_REQUESTS_INFLIGHT.remove(self.url)
+from server.line import Line
+from server.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +34,18 @@ class Limits:
     max_waiting: int
     """Requests in line."""
     max_wait_seconds: float
+    max_of_tenant: int | None = None
+    """Requests of one tenant at one worker; None: as many as there may be."""
+
+    @classmethod
+    def of(cls, model: EdgeModelSettings) -> Self:
+        """Return what is configured for an edge model."""
+        return cls(
+            max_outstanding=model.max_outstanding or 2 * model.max_num_seqs,
+            max_waiting=model.max_waiting,
+            max_wait_seconds=model.max_wait_seconds,
+            max_of_tenant=model.max_outstanding_of_tenant,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +54,7 @@ class _Waiter:
 
     tried: Collection[str]
     pool_id: str | None
+    tenant: str
     turn: asyncio.Future[Worker] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -120,7 +75,7 @@ class Crew:
         self.workers = [Worker(url) for url in urls]
         self._limits = limits
         self._clock = clock
-        self._line: dict[_Waiter, None] = {}
+        self._line: Line[_Waiter] = Line()
         self._waiting = metrics.QUEUE_REQUESTS.labels(model)  # in the metrics before one waits
 
     @property
@@ -165,7 +120,7 @@ class Crew:
 
     @asynccontextmanager
     async def worker(
-        self, tried: Collection[str] = (), *, pool_id: str | None = None
+        self, tried: Collection[str] = (), *, pool_id: str | None = None, tenant: str = ""
     ) -> AsyncIterator[Worker]:
         """Hold a place at a worker that is not among the tried ones, for the length of the block.
 
@@ -176,20 +131,20 @@ class Crew:
             RecipeMismatch: all that hold the pool were tried, or none does.
             QueueFull: none has room, and the line is full or did not move in time.
         """
-        worker = None if self._is_line_for(pool_id) else self._take(tried, pool_id)
+        request = _Waiter(tried, pool_id, tenant)
+        worker = None if self._is_line_for(pool_id) else self._take(request)
         if worker is None:
-            worker = await self._wait(tried, pool_id)
+            worker = await self._wait(request)
         try:
             yield worker
         finally:
-            self._give_back(worker)
+            self._give_back(worker, tenant)
 
-    async def _wait(self, tried: Collection[str], pool_id: str | None) -> Worker:
-        self._untried(tried, pool_id)
+    async def _wait(self, waiter: _Waiter) -> Worker:
+        self._untried(waiter.tried, waiter.pool_id)
         if len(self._line) >= self._limits.max_waiting:
-            raise self._refusal("the line for it is full")
-        waiter = _Waiter(tried, pool_id)
-        self._line[waiter] = None
+            self._make_room(waiter.tenant)
+        self._line.join(waiter.tenant, waiter)
         self._serve_line()  # those before it may be waiting for other workers than it can take
         self._waiting.inc()
         started = time.monotonic()
@@ -208,10 +163,24 @@ class Crew:
 
     def _leave(self, waiter: _Waiter) -> None:
         """Take a waiter out of line; a worker that it was given meanwhile goes to the next."""
-        self._line.pop(waiter, None)
+        self._line.leave(waiter.tenant, waiter)
         turn = waiter.turn
         if turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._give_back(turn.result())
+            self._give_back(turn.result(), waiter.tenant)
+
+    def _make_room(self, tenant: str) -> None:
+        """Let the last of who has most in line leave it for another of a tenant.
+
+        Raises:
+            QueueFull: that is the tenant itself.
+        """
+        refusal = self._refusal("the line for it is full")
+        excess = self._line.in_excess(tenant)
+        if excess is None:
+            raise refusal
+        self._line.leave(*excess)
+        if not excess[1].turn.done():  # else it is leaving
+            excess[1].turn.set_exception(refusal)
 
     def _refusal(self, why: str) -> QueueFull:
         metrics.LIMITS_REJECTED.labels("queue").inc()
@@ -220,42 +189,46 @@ class Crew:
 
     def _serve_line(self) -> None:
         """Give every waiter its turn for whom there is a worker, or will be none."""
-        full: set[str | None] = set()
-        for waiter in list(self._line):
-            if waiter.turn.done() or (waiter.pool_id in full and not waiter.tried):
+        full: set[tuple[str, str | None]] = set()
+        for tenant, waiter in self._line:
+            if waiter.turn.done() or ((tenant, waiter.pool_id) in full and not waiter.tried):
                 continue
             try:
-                worker = self._take(waiter.tried, waiter.pool_id)
+                worker = self._take(waiter)
             except (WorkerUnavailable, RecipeMismatch) as error:
-                del self._line[waiter]
+                self._line.leave(tenant, waiter)
                 waiter.turn.set_exception(error)
                 continue
             if worker is not None:
-                del self._line[waiter]
+                self._line.serve(tenant, waiter)
                 waiter.turn.set_result(worker)
-            elif waiter.tried:
-                continue
-            elif waiter.pool_id is None:
-                return  # no worker has room for anyone
-            else:
-                full.add(waiter.pool_id)
+            elif not waiter.tried:
+                full.add((tenant, waiter.pool_id))
 
     def _is_line_for(self, pool_id: str | None) -> bool:
         """Whether somebody waits who could take what a newcomer would."""
-        return any(pool_id is None or each.pool_id in (None, pool_id) for each in self._line)
+        return any(pool_id is None or each.pool_id in (None, pool_id) for _, each in self._line)
 
-    def _take(self, tried: Collection[str], pool_id: str | None) -> Worker | None:
-        room = self._limits.max_outstanding
-        free = [worker for worker in self._untried(tried, pool_id) if worker.outstanding < room]
+    def _take(self, request: _Waiter) -> Worker | None:
+        untried = self._untried(request.tried, request.pool_id)
+        free = [worker for worker in untried if self._has_room(worker, request.tenant)]
         if not free:
             return None
         worker = _less_busy(free)
         worker.outstanding += 1
+        worker.of_tenants[request.tenant] += 1
         metrics.WORKER_REQUESTS_INFLIGHT.labels(worker.url).inc()
         return worker
 
-    def _give_back(self, worker: Worker) -> None:
+    def _has_room(self, worker: Worker, tenant: str) -> bool:
+        most = self._limits.max_of_tenant
+        own = worker.of_tenants[tenant] if most is not None else 0
+        return worker.outstanding < self._limits.max_outstanding and (most is None or own < most)
+
+    def _give_back(self, worker: Worker, tenant: str) -> None:
         worker.outstanding -= 1
+        worker.of_tenants[tenant] -= 1
+        worker.of_tenants += Counter()  # forgets those that have none
         metrics.WORKER_REQUESTS_INFLIGHT.labels(worker.url).dec()
         worker.forget_series()
         self._serve_line()

@@ -21,8 +21,9 @@ from loragen.tools import Tool
 from loragen.wire import COMPILED_SWITCH, MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
 from server.answer import refusal
 from server.begun_stream import begun
-from server.crew import Crew, Worker
+from server.crew import Crew
 from server.health import try_info
+from server.worker import Worker
 
 _GONE: Final = frozenset({502, 503, 504})
 _TOKENIZE: Final = "/tokenize"
@@ -42,6 +43,8 @@ class Loss(Enum):
 class Trail:
     """What one request met so far, over all its sends: with a recipe, another one, or none."""
 
+    tenant: str = ""
+    """Whose it is; tenants have a worker in turns."""
     drops: int = 0
     """Workers lost with it."""
 
@@ -133,7 +136,7 @@ class Dispatcher:
         trail = trail or Trail()
         tried: set[str] = set()
         while trail.drops < _MOST_DROPS:
-            async with _place(crew, path, tried, recipe) as worker:
+            async with _place(crew, path, tried, recipe, tenant=trail.tenant) as worker:
                 tried.add(worker.url)
                 response = await self._try(crew, worker, path, body, recipe)
                 if not isinstance(response, httpx.Response):
@@ -197,8 +200,9 @@ class Dispatcher:
 
 
 def _place(
-    crew: Crew, path: str, tried: set[str], recipe: Recipe | None
+    crew: Crew, path: str, tried: set[str], recipe: Recipe | None, *, tenant: str
 ) -> AbstractAsyncContextManager[Worker]:
     if path == _TOKENIZE:
         return nullcontext(crew.any(tried))
-    return crew.worker(tried, pool_id=None if recipe is None else recipe.pool_id)
+    pool_id = None if recipe is None else recipe.pool_id
+    return crew.worker(tried, pool_id=pool_id, tenant=tenant)

@@ -118,7 +118,7 @@ async def _serve(
         visit.tally,
         stamps=stamps,
         conversation=resolution.conversation,
-        trail=Trail(),
+        trail=Trail(visit.tenant.id),
     )
     try:
         return await send(planned, started=started)

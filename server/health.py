@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from loragen import metrics
 from loragen.wire import WorkerInfo
-from server.crew import Crew, Worker
+from server.crew import Crew
 from server.discovery import Discovery
+from server.worker import Worker
 
 logger = logging.getLogger(__name__)
 

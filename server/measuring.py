@@ -33,13 +33,13 @@ from server.refinement import Refinement
 from server.resolve import Resolver
 from server.shared import Shared
 from server.standing import Standing
+from server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
-"""Measures that one gateway waits for; others wait here and not in the refiner's queue."""
-_WAITING: Final = 10_000
-"""Measures that wait at most; beyond them an import of very many tasks leaves some unmeasured."""
+"""Measures that one gateway waits for; beyond them tenants take turns, up to a bound that leaves
+some unmeasured of a tenant that brings very many."""
 _NOT_THE_TASKS: Final = (
     *(GeneratorUnavailable, Overloaded, DeadlineExceeded),
     *(EdgeModelNotFound, NotFound, RecipeMismatch),
@@ -76,7 +76,7 @@ class Measuring:
         self._standing = standing
         self._wait_seconds = wait_seconds
         self._retry_seconds = retry_seconds
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(_AT_ONCE)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def is_on(self, edge_model: str) -> bool:
@@ -98,9 +98,6 @@ class Measuring:
     def _start(self, task: Task, live: Sequence[ProbeText]) -> None:
         key = (task.tenant, task.id)
         if key in self._running or not self.is_on(task.edge_model):
-            return
-        if len(self._running) >= _WAITING:
-            metrics.MEASURES.labels("failed").inc()
             return
         running = asyncio.create_task(self._measure(*key, live))
         self._running[key] = running
@@ -124,7 +121,7 @@ class Measuring:
     async def _measure(self, tenant: str, task_id: str, live: Sequence[ProbeText]) -> None:
         lease, token = f"measure:{tenant}:{task_id}", secrets.token_hex(16)
         try:
-            async with self._room:
+            async with self._turns.turn(tenant):
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from loragen import metrics
 from loragen.errors import (
@@ -31,8 +31,14 @@ from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from server.shared import Shared
 from server.standing import Standing
+from server.turns import Turns
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 8
+"""Refines that one gateway waits for; beyond them tenants take turns."""
+_WAITING: Final = 1_000
+"""Each of them keeps a lease alive meanwhile."""
 
 
 class Refinement:
@@ -52,6 +58,7 @@ class Refinement:
         self._recipes = recipes
         self._resolver = resolver
         self._standing = standing
+        self._turns = Turns(_AT_ONCE, max_waiting=_WAITING)
         self._running: set[asyncio.Task[None]] = set()
 
     def covers(self, edge_model: str) -> bool:
@@ -115,11 +122,12 @@ class Refinement:
         if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
             resolved = await self._resolver.compile(resolved.task)
         try:
-            try:
-                reply = await generator.refine(_request(resolved, probes))
-            except RecipeMismatch:  # of a pool that is gone, which no request has met yet
-                resolved = await self._resolver.recompile(resolved)
-                reply = await generator.refine(_request(resolved, probes))
+            async with self._turns.turn(task.tenant):
+                try:
+                    reply = await generator.refine(_request(resolved, probes))
+                except RecipeMismatch:  # of a pool that is gone, which no request has met yet
+                    resolved = await self._resolver.recompile(resolved)
+                    reply = await generator.refine(_request(resolved, probes))
             recipe = _checked(reply)
         except LoragenError as error:
             failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))

@@ -41,7 +41,9 @@ class Bench:
         memory = MemoryTier(entries=100, max_bytes=1 << 20, ttl_seconds=TTL, clock=lambda: self.now)
         shared = shared_state(self.store, leases=self.leases, invalidations=self.invalidations)
         recipes = RecipeTier(self.store, lambda tenant: TenantKeys((bytes(32),), tenant))
-        compiler = Compiler(generators, shared, memory, recipes, timeout_seconds=self.timeout)
+        compiler = Compiler(
+            generators, shared, memory, recipes, timeout_seconds=self.timeout, at_once=64
+        )
         self.resolver = Resolver(memory, shared, recipes, compiler)
 
     async def register(self, **fields: object) -> Task:

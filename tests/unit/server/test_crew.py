@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 
 from loragen.errors import QueueFull, RecipeMismatch, WorkerUnavailable
 from loragen.wire import WorkerInfo
-from server.crew import Crew, Limits, Worker
+from server.crew import Crew, Limits
+from server.worker import Worker
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
 
 INFO = WorkerInfo(
@@ -21,8 +22,15 @@ INFO = WorkerInfo(
 )  # fmt: skip
 
 
-def crew_of(hosts: str, *, room: int = 1, waiting: int = 5, seconds: float = 5.0) -> Crew:
-    limits = Limits(max_outstanding=room, max_waiting=waiting, max_wait_seconds=seconds)
+def crew_of(
+    hosts: str,
+    *,
+    room: int = 1,
+    waiting: int = 5,
+    seconds: float = 5.0,
+    of_tenant: int | None = None,
+) -> Crew:
+    limits = Limits(room, waiting, seconds, of_tenant)
     crew = Crew("demo", hosts, limits)
     for worker in crew.workers:
         crew.admit(worker, INFO)
@@ -33,14 +41,18 @@ class Asking:
     """A request that takes a worker when it can, and holds it until released."""
 
     def __init__(
-        self, crew: Crew, tried: set[str] | None = None, pool_id: str | None = None
+        self,
+        crew: Crew,
+        tried: set[str] | None = None,
+        pool_id: str | None = None,
+        tenant: str = "acme",
     ) -> None:
         self._release = asyncio.Event()
         self.worker: Worker | None = None
-        self.task = asyncio.create_task(self._run(crew, tried or set(), pool_id))
+        self.task = asyncio.create_task(self._run(crew, tried or set(), pool_id, tenant))
 
-    async def _run(self, crew: Crew, tried: set[str], pool_id: str | None) -> None:
-        async with crew.worker(tried, pool_id=pool_id) as self.worker:
+    async def _run(self, crew: Crew, tried: set[str], pool_id: str | None, tenant: str) -> None:
+        async with crew.worker(tried, pool_id=pool_id, tenant=tenant) as self.worker:
             await self._release.wait()
 
     async def end(self) -> None:
@@ -49,11 +61,13 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(crew: Crew, count: int) -> AsyncIterator[list[Asking]]:
+async def asking(
+    crew: Crew, count: int, tenants: Sequence[str] = ()
+) -> AsyncIterator[list[Asking]]:
     """Let so many ask, one after the other; they end with the block."""
     asked = []
-    for _ in range(count):
-        asked.append(Asking(crew))
+    for tenant in tenants or ["acme"] * count:
+        asked.append(Asking(crew, tenant=tenant))
         await settled()
     try:
         yield asked
@@ -231,16 +245,18 @@ def test_the_only_worker_left_is_taken_as_soon_as_it_answers() -> None:
         assert crew.healthy == crew.workers
 
 
-@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(0, 4))
-async def test_whatever_happens_no_place_is_lost(seed: int, room: int, waiting: int) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(0, 4), st.sampled_from([None, 1, 2]))
+async def test_whatever_happens_no_place_is_lost(
+    seed: int, room: int, waiting: int, of_tenant: int | None
+) -> None:
     chance = random.Random(seed)
-    crew = crew_of("abc", room=room, waiting=waiting)
+    crew = crew_of("abc", room=room, waiting=waiting, of_tenant=of_tenant)
     asked: list[Asking] = []
     for _ in range(40):
         match chance.choice(["ask", "ask", "ask", "end", "leave", "lose", "admit", "tick"]):
             case "ask":
                 tried = set(chance.sample("abc", chance.choice([0, 0, 1])))
-                asked.append(Asking(crew, tried))
+                asked.append(Asking(crew, tried, tenant=chance.choice("xyz")))
             case "end" if asked:
                 chance.choice(asked)._release.set()
             case "leave" if asked:
@@ -251,7 +267,10 @@ async def test_whatever_happens_no_place_is_lost(seed: int, room: int, waiting: 
                 crew.admit(chance.choice(crew.workers), INFO)
             case _:
                 await asyncio.sleep(0)
-        assert all(0 <= worker.outstanding <= room for worker in crew.workers)
+        for worker in crew.workers:
+            assert 0 <= worker.outstanding <= room
+            assert worker.outstanding == worker.of_tenants.total()
+            assert max(worker.of_tenants.values(), default=0) <= (of_tenant or room)
         assert len(crew._line) <= waiting
     for each in asked:
         each._release.set()
@@ -348,3 +367,46 @@ async def test_a_worker_in_exile_serves_a_pool_that_no_other_holds() -> None:
     assert crew.healthy == [b]
     async with crew.worker(pool_id="a") as worker:
         assert worker is a
+
+
+async def test_tenants_in_line_take_turns_however_many_one_has_there() -> None:
+    crew = crew_of("a", waiting=20)
+    tenants = [*["flood"] * 8, "one", "two", "two"]
+    async with asking(crew, 11, tenants) as asked:
+        order = []
+        holding = asked[0]
+        for _ in range(10):
+            await holding.end()
+            await settled()
+            (holding,) = [each for each in asked if each.worker and not each.task.done()]
+            order.append(tenants[asked.index(holding)])
+    assert order == ["flood", "one", "two", "flood", "two", *["flood"] * 5]
+
+
+async def test_in_a_full_line_who_has_most_there_makes_room_for_another() -> None:
+    crew = crew_of("a", waiting=4)
+    before = metric("limits_rejected_total", limit="queue")
+    async with asking(crew, 6, [*["flood"] * 5, "late"]) as asked:
+        assert [each.task.done() for each in asked] == [False] * 4 + [True, False]
+        assert isinstance(asked[4].task.exception(), QueueFull)
+        with pytest.raises(QueueFull):
+            async with crew.worker(tenant="flood"):
+                pass
+        await asked[0].end()
+        await settled()
+        await asked[1].end()
+        await settled()
+        assert asked[5].worker is not None
+    assert metric("limits_rejected_total", limit="queue") == before + 2
+
+
+async def test_a_share_leaves_room_at_each_worker_for_another_tenant() -> None:
+    crew = crew_of("ab", room=4, of_tenant=3, waiting=10)
+    async with asking(crew, 10, ["flood"] * 10) as flood:
+        assert [worker.outstanding for worker in crew.workers] == [3, 3]
+        async with crew.worker(tenant="late"):
+            assert sum(each.worker is not None for each in flood) == 6
+        assert sum(each.worker is not None for each in flood) == 6
+        await flood[0].end()
+        await settled()
+        assert sum(each.worker is not None for each in flood) == 7
