@@ -136,6 +136,7 @@ class Generator:
     Attributes:
         head: what its recipes are for, and its own id.
         pool: shape of the pool that its recipes mix.
+        reader: what it compiles with.
         max_prompt_tokens: the longest prompt it reads.
     """
 
@@ -150,7 +151,7 @@ class Generator:
     ) -> None:
         self.head = head
         self.pool = pool
-        self._reader = reader.eval()
+        self.reader = reader.eval()
         self._tokenizer = tokenizer
         self._spec = spec
         self.max_prompt_tokens = spec.context - spec.router.layers - self._wrapped_tokens("")
@@ -201,7 +202,7 @@ class Generator:
     @torch.inference_mode()
     def _compile_one(self, ids: list[int]) -> Recipe:
         ids_1P = torch.tensor([ids])
-        gates_1LMN = self._reader(ids_1P, torch.ones_like(ids_1P, dtype=torch.bool))
+        gates_1LMN = self.reader(ids_1P, torch.ones_like(ids_1P, dtype=torch.bool))
         return Recipe.encode(
             gates_1LMN[0].numpy(), pool_id=self.head.pool_id, level=self.head.level
         )

@@ -21,7 +21,7 @@ from typing import Final
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from loragen.method.generator import GeneratorSpec, save_generator
+from loragen.method.generator import Generator, GeneratorSpec, save_generator
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO
@@ -74,6 +74,10 @@ class Layout:
         """Checkpoint of a generator run that is not over; its folder is made by the edge stage."""
         return self.root / f"{self.generator(level).name}.pt"
 
+    def position(self, level: Level) -> Path:
+        """Where a generator run stands that is not over: enough to go on without its state."""
+        return self.root / f"{self.generator(level).name}_position.json"
+
     def cloud(self, level: Level) -> Path:
         """Cloud model of a level."""
         return self.root / ("cloud" if level is Level.DENSE else "cloud_l0")
@@ -95,15 +99,22 @@ def train_generator(
 ) -> bool:
     """Train a generator for `edge/`, write its two folders, and return whether it is done.
 
-    It goes on from where an earlier process stopped.
+    It goes on from where an earlier process stopped. Without that one's state, which is not for
+    publishing, it goes on from the folders and the position, with an optimiser that warms up again.
     """
     edge, tokenizer = _load_edge(layout)
-    state = layout.state(spec.level)
+    state, position = layout.state(spec.level), layout.position(spec.level)
     run = GeneratorRun(edge, tokenizer, spec, seed, state)
+    if position.exists() and not state.exists():
+        generator = Generator.load(layout.generator(spec.level))
+        pool = Pool.load(layout.generator(spec.level) / "pool.safetensors")
+        run.go_on_from(generator.reader, pool.tensors, json.loads(position.read_text("utf-8")))
     is_over = run.train(seconds=seconds)
     _write_generator(layout, run, spec)
+    position.write_text(json.dumps(run.position.to_state()) + "\n", "utf-8")
     if is_over:
         state.unlink()
+        position.unlink()
     return is_over
 
 

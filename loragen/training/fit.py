@@ -46,6 +46,13 @@ class TrainablePool(nn.Module):
             for linear in LINEARS
         }
 
+    @torch.no_grad()
+    def load(self, experts: Experts) -> None:
+        """Take over experts of a saved pool."""
+        for key, pair in self.experts().items():
+            for parameter, tensor in zip(pair, experts[key], strict=True):
+                parameter.copy_(tensor)
+
 
 def fit_multitask(
     edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, rank: int, steps: int, seed: int

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.edge import EdgeModel
 from loragen.method.generator import Reader
+from loragen.method.pool import Experts
 from loragen.method.router import RouterSpec, balance_loss
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO
@@ -146,8 +147,17 @@ class GeneratorRun:
         self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         self._drill = Drill(tokenizer, spec.catalogue.words, questions=8)
         self.position = Position(spec.phases, words=_FIRST_WORDS)
+        self._started_at = 0
         if state.exists():
             self._restore()
+
+    def go_on_from(self, reader: Reader, experts: Experts, position: dict[str, Any]) -> None:
+        """Take over weights and position of a run whose optimiser is not kept."""
+        self.reader.load_state_dict(reader.state_dict())
+        self.pool.load(experts)
+        self.position.restore(position)
+        self._started_at = self.position.total
+        logger.info("generator: goes on from the weights of step %d", self.position.total)
 
     @property
     def is_over(self) -> bool:
@@ -228,7 +238,7 @@ class GeneratorRun:
         if self._spec.level is Level.PAPER:
             learned = loss + BALANCE_ALPHA * balance_loss(gates_BLMN.float())
         self._optimizer.set_rates(phase.matrix_lr, self._spec.pool_lr, self._spec.router_lr)
-        warmup = min(1.0, (position.total + 1) / _WARMUP)
+        warmup = min(1.0, (position.total - self._started_at + 1) / _WARMUP)
         self._optimizer.step(learned, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()
 

@@ -8,16 +8,19 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from loragen.method.generator import Generator
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO
 from loragen.suite.tables import GLOSSARY
 from loragen.suite.tenants import TENANTS
+from loragen.template import FILE_NAME
 from loragen.training.batches import Renderer, StreamSpec, resumable_batches
+from loragen.training.checkpoint import Layout, save_tokenizer, train_generator
 from loragen.training.curriculum import Phase
 from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
 from loragen.training.growth import CloudSize
 from loragen.training.pretrain import EdgeSize, new_model
-from loragen.training.tokenizer import train_tokenizer
+from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
 
 SPEC = GeneratorRunSpec(
     Level.DENSE,
@@ -61,6 +64,37 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(
     for one, other in ((whole.reader, stopped.reader), (whole.pool, stopped.pool)):
         for name, weight in one.state_dict().items():
             torch.testing.assert_close(other.state_dict()[name], weight)
+
+
+def test_a_run_goes_on_from_weights_alone(
+    tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    first = GeneratorRun(edge, tokenizer, SPEC, 3, tmp_path / "first.pt")
+    first.train(steps=3)
+    second = GeneratorRun(edge, tokenizer, SPEC, 4, tmp_path / "second.pt")
+    second.go_on_from(first.reader, first.pool.experts(), first.position.to_state())
+    assert second.position.to_state() == first.position.to_state()
+    for one, other in ((first.reader, second.reader), (first.pool, second.pool)):
+        for name, weight in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], weight)
+    assert second.train()
+
+
+def test_a_published_run_goes_on_to_its_end(
+    tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    layout = Layout(tmp_path)
+    edge.save_pretrained(layout.edge)
+    save_tokenizer(tokenizer, layout.edge)
+    (layout.edge / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
+    assert not train_generator(layout, SPEC, 3, seconds=0)
+    state, position = layout.state(SPEC.level), layout.position(SPEC.level)
+    state.unlink()  # as in a clone
+    assert position.exists()
+    assert train_generator(layout, SPEC, 3)
+    assert not state.exists()
+    assert not position.exists()
+    Generator.load(layout.generator(SPEC.level))
 
 
 def test_training_leaves_the_edge_model_as_it_is(
