@@ -10,6 +10,7 @@ from config.bootstrap import make_pool
 from config.check import file_problems
 from config.command import Config, load, own_errors
 from config.load import load_settings
+from config.pool_cli import pools_cli
 from config.reference import configuration_page
 from config.refine import refine_task, summary
 from config.secrets_cli import secrets_cli
@@ -28,6 +29,7 @@ cli.add_typer(config_cli, name="config", help="Look at the configuration.")
 cli.add_typer(tenants_cli, name="tenants", help="Tenants of the running gateway.")
 cli.add_typer(keys_cli, name="keys", help="Their API keys.")
 cli.add_typer(secrets_cli, name="secrets", help="Versions of secrets; no secret is ever shown.")
+cli.add_typer(pools_cli, name="pools", help="Pools of the running gateway, and their upgrades.")
 
 
 @cli.command()

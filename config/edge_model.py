@@ -6,6 +6,7 @@ from typing import Final, Literal, Self
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from config.section import Section
+from loragen.errors import ConfigError
 
 POOL_FILE: Final = "pool.safetensors"
 """The pool in a generator's folder."""
@@ -40,6 +41,11 @@ class EdgeModelSettings(Section):
         description="Generator checkpoint folder. Without one, and without a pool, the model "
         "serves prompt mode only.",
     )
+    next_generator: Path | None = Field(
+        None,
+        description="The checkpoint that `generator` is being upgraded to: the router service "
+        "compiles for both, and `loragen up` starts as many workers of its pool besides.",
+    )
     pool: Path | None = Field(
         None,
         description="A pool without a generator, a file that `loragen bootstrap-pool` writes: "
@@ -65,12 +71,17 @@ class EdgeModelSettings(Section):
         description="In place of worker_urls: a URL whose host name has the IP address of every "
         "worker of this model, such as a headless Kubernetes Service; looked up again and again.",
     )
+    next_worker_service: AnyHttpUrl | None = Field(
+        None,
+        description="During an upgrade, the same for the workers of the next generator's pool.",
+    )
     port: int = Field(8001, ge=1, le=65_535, description="Port a worker of this model listens on.")
     workers: int = Field(
         1,
         ge=1,
         le=64,
-        description="Workers that `loragen up` starts, on this port and those after it.",
+        description="Workers that `loragen up` starts, on this port and those after it; with a "
+        "next_generator, as many of its pool on the ports behind.",
     )
     max_outstanding: int | None = Field(
         None,
@@ -114,8 +125,26 @@ class EdgeModelSettings(Section):
     @property
     def local_workers(self) -> dict[str, int]:
         """The workers on one machine, by name: the edge model's, counted from the second on."""
-        names = [self.name, *(f"{self.name}-{count}" for count in range(2, self.workers + 1))]
+        names = self._counted(self.name) + list(self.next_workers)
         return {name: self.port + index for index, name in enumerate(names)}
+
+    @property
+    def next_workers(self) -> tuple[str, ...]:
+        """Those of them that hold the pool of the next generator."""
+        return () if self.next_generator is None else tuple(self._counted(f"{self.name}-next"))
+
+    def upgraded(self) -> Self:
+        """Return the edge model as it is after the upgrade.
+
+        Raises:
+            ConfigError: there is no next generator.
+        """
+        if self.next_generator is None:
+            raise ConfigError(f"edge model {self.name!r} has no next_generator")
+        return self.model_copy(update={"generator": self.next_generator, "next_generator": None})
+
+    def _counted(self, name: str) -> list[str]:
+        return [name, *(f"{name}-{count}" for count in range(2, self.workers + 1))]
 
     @property
     def pool_file(self) -> Path | None:
@@ -132,4 +161,8 @@ class EdgeModelSettings(Section):
     def _one_pool(self) -> Self:
         if self.generator is not None and self.pool is not None:
             raise ValueError("generator or pool, not both: a generator brings its own pool")
+        if self.next_generator is not None and self.generator is None:
+            raise ValueError("next_generator: there is no generator to upgrade")
+        if self.next_worker_service is not None and self.worker_service is None:
+            raise ValueError("next_worker_service goes with worker_service")
         return self

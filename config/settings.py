@@ -169,6 +169,28 @@ class LimitSettings(Section):
     )
 
 
+class UpgradeSettings(Section):
+    """Upgrades of pools: how tasks are compiled for the one that is coming, behind all answers."""
+
+    compiles_per_second: float = Field(
+        5.0, gt=0, description="Tasks compiled for a pool that is coming, of one edge model."
+    )
+    at_once: int = Field(2, ge=1, le=64, description="Of those, how many the generator has.")
+    popular_days: int = Field(
+        7,
+        ge=0,
+        le=400,
+        description="Tasks with the most requests of today and so many days before come first.",
+    )
+    ready_share: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="Share of those requests whose tasks the new pool must answer no worse, or a "
+        "switch is refused unless forced.",
+    )
+
+
 class UsageSettings(Section):
     """What tenants were served."""
 
@@ -223,6 +245,7 @@ class Settings(BaseSettings):
     shadow: ShadowSettings = ShadowSettings()
     limits: LimitSettings = LimitSettings()
     usage: UsageSettings = UsageSettings()
+    upgrades: UpgradeSettings = UpgradeSettings()
     logs: LogSettings = LogSettings()
 
     @model_validator(mode="after")

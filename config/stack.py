@@ -112,6 +112,7 @@ class _Planner:
             command=(
                 *(sys.executable, "-m", "workers", "--edge-model", model.name),
                 *("--port", str(port)),
+                *(("--next",) if name in model.next_workers else ()),
             ),
             environment={
                 **self._common,

@@ -144,6 +144,17 @@ USAGE_LOST = Counter(
     "loragen_usage_lost_total",
     "Requests that are missing in the usage of tenants: more waited to be written than is kept.",
 )
+RECOMPILES = Counter(
+    "loragen_recompiles_total",
+    "Compiles for a pool that is coming, by how they ended (done, failed).",
+    ["outcome"],
+)
+UPGRADE_READY_RATIO = Gauge(
+    "loragen_upgrade_ready_ratio",
+    "Share of the requests of the last days whose tasks are ready for the pool that is coming, as"
+    " last seen by the gateway that compiles them.",
+    ["model"],
+)
 WORKER_UP = Gauge(
     "loragen_worker_up",
     "1 while a worker answers this gateway's probes, else 0.",
@@ -170,6 +181,8 @@ def start_series() -> None:
         DEMOTIONS.labels(cause)
     for cause in ("measure", "refine", "shadow"):
         PROMOTIONS.labels(cause)
+    for outcome in ("done", "failed"):
+        RECOMPILES.labels(outcome)
     for outcome in ("done", "kept", "failed"):
         REFINES.labels(outcome)
     for reason in get_args(FallbackReason):

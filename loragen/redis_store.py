@@ -105,6 +105,7 @@ class RedisStore:
                     sealed["refined"],
                     sealed["probes"],
                     "" if most is None else most,
+                    sealed["spare_refined"],
                 ],
             )
         if written == -1:
@@ -140,11 +141,12 @@ class RedisStore:
             return bool(await self._link(keys=keys, args=[task_id, other]))
 
     async def update(self, task: Task) -> bool:
-        """Replace record and refined recipe of an existing task; False if it was deleted."""
+        """Replace record and refined recipes of an existing task; False if it was deleted."""
         key = self._task(task.tenant, task.id)
-        refined = dump_sealed(task, self._seal, key)["refined"]
+        sealed = dump_sealed(task, self._seal, key)
+        args = [dump_record(task), sealed["refined"], sealed["spare_refined"]]
         async with mapped():
-            written = await self._update(keys=[key], args=[dump_record(task), refined])
+            written = await self._update(keys=[key], args=args)
         return bool(written)
 
     async def delete(self, tenant: str, task_id: str) -> bool:

@@ -44,7 +44,7 @@ class Store(Protocol):
         """
 
     async def update(self, task: Task) -> bool:
-        """Replace record and refined recipe of an existing task; False if it was deleted."""
+        """Replace record and refined recipes of an existing task; False if it was deleted."""
 
     async def delete(self, tenant: str, task_id: str) -> bool:
         """Delete a task, not its recipe; False if there was none."""

@@ -4,7 +4,7 @@ from typing import Final
 
 CREATE: Final = """
 local id, record, prompt, created_at, tools, implicit_ttl = unpack(ARGV, 1, 6)
-local refined, probes, most = unpack(ARGV, 7)
+local refined, probes, most, spare_refined = unpack(ARGV, 7)
 local ttl = redis.call('TTL', KEYS[1])
 local is_implicit, has_implicit = implicit_ttl ~= '', ttl >= 0
 if ttl ~= -2 and (is_implicit or not has_implicit) then return 0 end
@@ -20,6 +20,7 @@ end
 redis.call('HSET', KEYS[1], 'record', record, 'prompt', prompt)
 if tools ~= '' then redis.call('HSET', KEYS[1], 'tools', tools) end
 if refined ~= '' then redis.call('HSET', KEYS[1], 'refined', refined) end
+if spare_refined ~= '' then redis.call('HSET', KEYS[1], 'spare_refined', spare_refined) end
 if probes ~= '' then redis.call('HSET', KEYS[1], 'probes', probes) end
 if is_implicit then
   redis.call('EXPIRE', KEYS[1], implicit_ttl)
@@ -33,10 +34,12 @@ return 1
 UPDATE: Final = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'record', ARGV[1])
-if ARGV[2] == '' then
-  redis.call('HDEL', KEYS[1], 'refined')
-else
-  redis.call('HSET', KEYS[1], 'refined', ARGV[2])
+for i, field in ipairs({'refined', 'spare_refined'}) do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', KEYS[1], field)
+  else
+    redis.call('HSET', KEYS[1], field, ARGV[i + 1])
+  end
 end
 return 1
 """

@@ -1,9 +1,11 @@
 """Task: a tenant's system prompt and tools for one edge model.
 
-Prompt and tools never change; the state does, and so may the recipe.
+Prompt and tools never change; the state does, and so may the recipe. During the upgrade of a pool a
+task has two recipes: one of the pool that serves, and one of the pool that is coming or was before.
 """
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -149,6 +151,25 @@ class RefineOutcome(BaseModel):
     seconds: float | None = None
 
 
+class Spare(BaseModel):
+    """What a task has for another pool: its recipe there, and all that is known of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: RecipeRef
+    measurement: Measurement | None = None
+    refine: RefineOutcome | None = None
+    ready_at: int | None = None
+    compile_seconds: float | None = None
+
+
+_BLANK: Final = {
+    **{"status": "compiling", "fallback_reason": None, "recipe": None},
+    **dict.fromkeys(("refine", "ready_at", "compile_seconds")),
+}
+"""What was last measured stays: a new recipe of a task that did not pass must pass first."""
+
+
 class TaskRecord(BaseModel):
     """What is known of a task without reading its prompt."""
 
@@ -174,6 +195,47 @@ class TaskRecord(BaseModel):
     """Those before it, oldest first, of this recipe and of others."""
     refine: RefineOutcome | None = None
     compile_seconds: float | None = None
+    spare: Spare | None = None
+    """The recipe that it has for one other pool."""
+
+    @property
+    def recipes(self) -> tuple[RecipeRef, ...]:
+        """Its recipes for all pools."""
+        spare = None if self.spare is None else self.spare.recipe
+        return tuple(ref for ref in (self.recipe, spare) if ref is not None)
+
+    def on(self, pool_id: str) -> Self:
+        """Return the task as it is on a pool: with its recipe for that, or with none yet.
+
+        What it has for the pool it was on is its spare then; a task keeps the recipes of two pools.
+        """
+        if self.recipe is not None and self.recipe.pool_id == pool_id:
+            return self
+        if self.spare is not None and self.spare.recipe.pool_id == pool_id:
+            return self.model_copy(update=self._exchanged(self.spare))
+        return self if self.recipe is None else self.model_copy(update=self._exchanged(None))
+
+    def best_of(
+        self, pool_ids: Sequence[str], withheld: Callable[[Self], FallbackReason | None]
+    ) -> Self:
+        """Return the task on the first pool where it has a recipe to serve with.
+
+        Where it has none on any, a recipe that is withheld; else it is on the first pool.
+        """
+        views = [self.on(pool_id) for pool_id in pool_ids]
+        known = [view for view in views if view.recipe is not None]
+        fit = [view for view in known if withheld(view) is None]
+        return next(iter([*fit, *known, *views]), self)
+
+    def _exchanged(self, taken: Spare | None) -> dict[str, Any]:
+        """Return the fields that change when a task takes its spare, or nothing, for its own."""
+        kept = None
+        if self.recipe is not None:
+            kept = Spare(**{field: getattr(self, field) for field in Spare.model_fields})
+        if taken is None:
+            return {**_BLANK, "spare": kept}
+        own = {field: getattr(taken, field) for field in Spare.model_fields}
+        return {**own, "status": "ready", "fallback_reason": None, "spare": kept}
 
     @property
     def measured(self) -> Measurement | None:
@@ -218,7 +280,7 @@ class TaskRecord(BaseModel):
 
 
 class Task(TaskRecord):
-    """A whole task. `prompt`, `tools`, `probes`, `refined` are stored beside the record."""
+    """A whole task. Prompt, tools, probes and refined recipes are stored beside the record."""
 
     prompt: str = Field(exclude=True, repr=False)
     tools: Tools = Field((), exclude=True, repr=False)
@@ -226,11 +288,20 @@ class Task(TaskRecord):
     """What to measure and refine it on; empty: on self-generated ones."""
     refined: bytes = Field(b"", exclude=True, repr=False)
     """The recipe that a refine made, while it is the task's."""
+    spare_refined: bytes = Field(b"", exclude=True, repr=False)
+    """The same of its spare."""
 
     def outcome(self) -> dict[str, Any]:
         """Return the fields that compiling and refining set."""
         fields = (
             "status", "fallback_reason", "ready_at", "recipe", "compile_seconds", "measurement",
-            "past_measurements", "refine", "refined",
+            "past_measurements", "refine", "refined", "spare", "spare_refined",
         )  # fmt: skip
         return {field: getattr(self, field) for field in fields}
+
+    def _exchanged(self, taken: Spare | None) -> dict[str, Any]:
+        refined = {
+            "refined": b"" if taken is None else self.spare_refined,
+            "spare_refined": b"" if self.recipe is None else self.refined,
+        }
+        return super()._exchanged(taken) | refined

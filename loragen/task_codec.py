@@ -1,10 +1,11 @@
 """Task codec: a task as the fields of its hash in Redis, and back.
 
-record    JSON, deflated: half of it are hex digits and names of fields
-prompt    text          )
-tools     JSON          )  sealed, where an encryption key is set; but for the prompt, absent
-probes    JSON          )  where they are empty
-refined   recipe bytes  )
+record          JSON, deflated: half of it are hex digits and names of fields
+prompt          text          )
+tools           JSON          )
+probes          JSON          )  sealed, where an encryption key is set; but for the prompt, absent
+refined         recipe bytes  )  where they are empty
+spare_refined   recipe bytes  )
 """
 
 import json
@@ -21,7 +22,7 @@ from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
 from loragen.wire import dump_probes, load_probes
 
-SEALED: Final = ("prompt", "tools", "probes", "refined")
+SEALED: Final = ("prompt", "tools", "probes", "refined", "spare_refined")
 FIELDS: Final = ("record", *SEALED)
 _DAMAGED: Final = "a stored task cannot be read"
 
@@ -55,6 +56,7 @@ def dump_sealed(task: Task, seal: Seal, key: str) -> dict[str, bytes]:
         "tools": dump_tools(task.tools).encode() if task.tools else b"",
         "probes": dump_probes(task.probes).encode() if task.probes else b"",
         "refined": task.refined,
+        "spare_refined": task.spare_refined,
     }
     return {
         field: seal.close(task.tenant, place(key, field), value)
@@ -86,7 +88,8 @@ def load_task(
             prompt=opened("prompt").decode("utf-8"),
             tools=load_tools(tools.decode("utf-8")) if tools else (),
             probes=load_probes(probes.decode("utf-8")) if probes else (),
-            refined=_refined(opened),
+            refined=_refined(opened, "refined"),
+            spare_refined=_refined(opened, "spare_refined"),
         )
     except SealUnknown as error:
         raise StoreUnavailable(f"{_DAMAGED}: {error.message}, which is not held here") from error
@@ -94,9 +97,9 @@ def load_task(
         raise StoreUnavailable(_DAMAGED) from error
 
 
-def _refined(opened: Callable[[str], bytes]) -> bytes:
+def _refined(opened: Callable[[str], bytes], field: str) -> bytes:
     try:
-        return opened("refined")
+        return opened(field)
     except SealBroken:  # it is compiled again
         return b""
 

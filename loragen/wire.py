@@ -44,6 +44,8 @@ class CompileRequest(Message):
     edge_model: str
     prompt: str = Field(repr=False)
     tools: Tools = Field((), repr=False)
+    pool_id: Digest | None = None
+    """The pool that the recipe is to be of; default: that of the edge model's first generator."""
 
 
 class CompileReply(Message):

@@ -7,6 +7,7 @@ A Serve config file names it as `import_path: router_service.app:application`.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -114,8 +115,8 @@ class ServedFront:
 
     def __init__(
         self,
-        generator_handles: Mapping[str, DeploymentHandle],
-        refiner_handles: Mapping[str, DeploymentHandle],
+        generator_handles: Mapping[str, Sequence[DeploymentHandle]],
+        refiner_handles: Mapping[str, Sequence[DeploymentHandle]],
         options: GeneratorSettings,
         *,
         level: str,
@@ -144,14 +145,15 @@ class ServedFront:
 def build(settings: Settings, plan: ServicePlan) -> Application:
     """Return the Serve application of a plan."""
     options, level = settings.generator, settings.logs.level
-    generators: dict[str, Any] = {}
+    generators: dict[str, list[Any]] = defaultdict(list)
     for cloud in plan.clouds:
         deployed = _generator_deployment(cloud, options).bind(dict(cloud.folders), options, level)
-        generators.update(dict.fromkeys(cloud.folders, deployed))
-    refiners = {
-        each.model.name: _refiner_deployment(each, options).bind(each, options, level)
-        for each in plan.refiners
-    }
+        for edge_model in cloud.folders:
+            generators[edge_model].append(deployed)
+    refiners: dict[str, list[Any]] = defaultdict(list)
+    for each in plan.refiners:
+        deployed = _refiner_deployment(each, options).bind(each, options, level)
+        refiners[each.model.name].append(deployed)
     front = serve.deployment(
         serve.ingress()(ServedFront),
         name="front",
@@ -160,8 +162,8 @@ def build(settings: Settings, plan: ServicePlan) -> Application:
     )
     # Only what it needs, not the settings: they hold other services' secrets.
     return front.bind(
-        generators,
-        refiners,
+        dict(generators),
+        dict(refiners),
         options,
         level=level,
         secret=SecretStore(settings.state_dir).value("generator_secret", settings.generator_secret),

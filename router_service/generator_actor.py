@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong
+from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong, RecipeMismatch
 from loragen.recipe import Level, Recipe
 from loragen.tools import compile_text
 from loragen.wire import CompileReply, CompileRequest, Head
@@ -87,9 +87,10 @@ class GeneratorActor:
     def _compile_all(self, requests: Sequence[CompileRequest]) -> list[Outcome]:
         started = time.monotonic()
         outcomes: dict[int, Outcome] = {}
-        for edge_model in dict.fromkeys(request.edge_model for request in requests):
-            places = [i for i, request in enumerate(requests) if request.edge_model == edge_model]
-            replies = self._compile_head(edge_model, [_text(requests[i]) for i in places])
+        heads = [(request.edge_model, request.pool_id) for request in requests]
+        for head in dict.fromkeys(heads):
+            places = [i for i, each in enumerate(heads) if each == head]
+            replies = self._compile_head(*head, [_text(requests[i]) for i in places])
             outcomes.update(zip(places, replies, strict=True))
         logger.info(
             "prompts compiled",
@@ -97,13 +98,17 @@ class GeneratorActor:
         )
         return [outcomes[i] for i in range(len(requests))]
 
-    def _compile_head(self, edge_model: str, prompts: list[str]) -> list[Outcome]:
+    def _compile_head(
+        self, edge_model: str, pool_id: str | None, prompts: list[str]
+    ) -> list[Outcome]:
         generator = self._generators.get(edge_model)
         if generator is None:
             missing = EdgeModelNotFound(
                 f"no generator compiles for the edge model {edge_model!r}", param="edge_model"
             )
             return [missing] * len(prompts)
+        if pool_id not in (None, generator.head.pool_id):
+            return [RecipeMismatch("the generator is of another pool")] * len(prompts)
         errors = [_too_long(generator, prompt) for prompt in prompts]
         short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
         started = time.monotonic()

@@ -9,10 +9,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from config.edge_model import POOL_FILE, EdgeModelSettings
 from config.generator import GeneratorSettings
@@ -52,6 +52,7 @@ class ServicePlan:
     """All deployments but the front."""
 
     clouds: tuple[CloudPlan, ...]
+    """In the order in which they are asked where an edge model has two generators."""
     refiners: tuple[RefinerPlan, ...]
 
     def cpus(self, options: GeneratorSettings) -> int:
@@ -67,7 +68,15 @@ def plan_service(settings: Settings) -> ServicePlan:
         ConfigError: there is nothing to compile or refine with.
         ArtifactCorrupt: see `plan_clouds` and `plan_refiners`.
     """
-    plan = ServicePlan(plan_clouds(settings), plan_refiners(settings))
+    upgrading = [model for model in settings.edge_models if model.next_generator is not None]
+    after = settings.model_copy(
+        update={"edge_models": tuple(model.upgraded() for model in upgrading)}
+    )
+    # The next ones have deployments of their own, so that they come and go alone.
+    plan = ServicePlan(
+        (*plan_clouds(settings), *map(_as_next, plan_clouds(after))),
+        (*plan_refiners(settings), *map(_as_next, plan_refiners(after))),
+    )
     if not plan.clouds and not plan.refiners:
         raise ConfigError(
             "edge_models: none has a generator, or a pool and its model here, so there is nothing "
@@ -124,6 +133,13 @@ def plan_clouds(settings: Settings) -> tuple[CloudPlan, ...]:
         CloudPlan(_name(cloud) + (_suffix(cloud) if names[_name(cloud)] > 1 else ""), heads)
         for cloud, heads in by_cloud.items()
     )
+
+
+_Plan = TypeVar("_Plan", CloudPlan, RefinerPlan)
+
+
+def _as_next(plan: _Plan) -> _Plan:
+    return replace(plan, deployment=plan.deployment + "-next")
 
 
 def _cloud_folder(folder: Path) -> Path:

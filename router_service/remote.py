@@ -7,9 +7,9 @@ lost its actor is sent again until the deadline; Serve meanwhile starts another 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -21,6 +21,7 @@ from loragen.errors import (
     GeneratorUnavailable,
     LoragenError,
     Overloaded,
+    RecipeMismatch,
 )
 from loragen.wire import (
     CompileReply,
@@ -33,6 +34,8 @@ from loragen.wire import (
 )
 
 logger = logging.getLogger(__name__)
+
+_Reply = TypeVar("_Reply", CompileReply, MeasureReply, RefineReply)
 
 RETRY_PAUSE_SECONDS: Final = 0.2
 RESTART_SECONDS: Final = 5.0
@@ -88,12 +91,27 @@ class Calls:
             raise DeadlineExceeded(f"{self._doing} took longer than {seconds}") from None
 
 
+async def _first_of_its_pool(
+    handles: Sequence[DeploymentHandle], ask: Callable[[DeploymentHandle], Awaitable[_Reply]]
+) -> _Reply:
+    """Return the answer of the first deployment that holds the pool a request is of.
+
+    Raises:
+        RecipeMismatch: none does.
+    """
+    *others, last = handles
+    for handle in others:
+        with suppress(RecipeMismatch):
+            return await ask(handle)
+    return await ask(last)
+
+
 class RemoteGenerators:
-    """The generators in the actors of `handles`, by edge model."""
+    """The generators in the actors of `handles`, by edge model; of one model, one for each pool."""
 
     def __init__(
         self,
-        handles: Mapping[str, DeploymentHandle],
+        handles: Mapping[str, Sequence[DeploymentHandle]],
         *,
         timeout_seconds: float,
         max_pending: int,
@@ -103,16 +121,20 @@ class RemoteGenerators:
 
     async def compile(self, request: CompileRequest) -> CompileReply:
         """Compile one prompt; see `router_service.front.Generators` for what it raises."""
-        handle = self._handles.get(request.edge_model)
-        if handle is None:
+        handles = self._handles.get(request.edge_model)
+        if handles is None:
             raise EdgeModelNotFound(
                 f"no generator compiles for the edge model {request.edge_model!r}",
                 param="edge_model",
             )
-        reply: CompileReply = await self._calls.call(
-            handle.deployment_name, lambda: handle.compile.remote(request)
-        )
-        return reply
+
+        async def ask(handle: DeploymentHandle) -> CompileReply:
+            reply: CompileReply = await self._calls.call(
+                handle.deployment_name, lambda: handle.compile.remote(request)
+            )
+            return reply
+
+        return await _first_of_its_pool(handles, ask)
 
     async def heads(self) -> tuple[Head, ...]:
         """Return what the actors compile for.
@@ -121,7 +143,8 @@ class RemoteGenerators:
             GeneratorUnavailable: an actor does not answer.
         """
         # One deployment may serve several edge models: ask each deployment once.
-        deployments = {handle.deployment_name: handle for handle in self._handles.values()}
+        every = [handle for handles in self._handles.values() for handle in handles]
+        deployments = {handle.deployment_name: handle for handle in every}
         try:
             async with asyncio.timeout(HEADS_TIMEOUT_SECONDS):
                 with mapped():
@@ -134,11 +157,11 @@ class RemoteGenerators:
 
 
 class RemoteRefiners:
-    """The refiners in the actors of `handles`, by edge model."""
+    """The refiners in the actors of `handles`, by edge model; of one model, one for each pool."""
 
     def __init__(
         self,
-        handles: Mapping[str, DeploymentHandle],
+        handles: Mapping[str, Sequence[DeploymentHandle]],
         *,
         timeout_seconds: float,
         max_pending: int,
@@ -151,28 +174,34 @@ class RemoteRefiners:
 
     async def refine(self, request: RefineRequest) -> RefineReply:
         """Refine one task; see `router_service.front.Refiners` for what it raises."""
-        handle = self._handle(request.edge_model)
-        reply: RefineReply = await self._refining.call(
-            handle.deployment_name, lambda: handle.refine.remote(request)
-        )
-        return reply
+
+        async def ask(handle: DeploymentHandle) -> RefineReply:
+            reply: RefineReply = await self._refining.call(
+                handle.deployment_name, lambda: handle.refine.remote(request)
+            )
+            return reply
+
+        return await _first_of_its_pool(self._of(request.edge_model), ask)
 
     async def measure(self, request: MeasureRequest) -> MeasureReply:
         """Measure one recipe; see `router_service.front.Refiners` for what it raises."""
-        handle = self._handle(request.edge_model)
-        reply: MeasureReply = await self._measuring.call(
-            handle.deployment_name, lambda: handle.measure.remote(request)
-        )
-        return reply
 
-    def _handle(self, edge_model: str) -> DeploymentHandle:
-        handle = self._handles.get(edge_model)
-        if handle is None:
+        async def ask(handle: DeploymentHandle) -> MeasureReply:
+            reply: MeasureReply = await self._measuring.call(
+                handle.deployment_name, lambda: handle.measure.remote(request)
+            )
+            return reply
+
+        return await _first_of_its_pool(self._of(request.edge_model), ask)
+
+    def _of(self, edge_model: str) -> Sequence[DeploymentHandle]:
+        handles = self._handles.get(edge_model)
+        if handles is None:
             raise EdgeModelNotFound(
                 f"nothing measures or refines for the edge model {edge_model!r}",
                 param="edge_model",
             )
-        return handle
+        return handles
 
 
 @contextmanager

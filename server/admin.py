@@ -1,4 +1,4 @@
-"""The admin API: tenants and their keys, on a port of its own and behind a secret of its own.
+"""The admin API: tenants, keys and pools, on a port of its own and behind a secret of its own.
 
 It shares nothing with the public application but what gateways share: no path of one is a path of
 the other, and no tenant's key opens it.
@@ -17,12 +17,14 @@ from loragen.api_key import ApiKey, KeyRecord
 from loragen.errors import Conflict, LoragenError, NotFound, Unauthorized
 from loragen.limits import Limits
 from loragen.tenants import OPEN_TENANT, Tenant, TenantId
+from loragen.wire import Digest
 from server.authentication import bearer_token
 from server.body_limit import BodyLimit
 from server.document import install_document
 from server.envelope import Envelope
 from server.held_secrets import HeldSecrets
 from server.http_errors import error_response, install_error_handlers
+from server.pool_control import PoolControl
 from server.requests import ApiRequest
 from server.tenancy import Tenancy
 from server.usage import UsageQuery
@@ -40,6 +42,15 @@ def tenancy(request: Request) -> Tenancy:
 
 
 Parts = Annotated[Tenancy, Depends(tenancy)]
+
+
+def pool_control(request: Request) -> PoolControl:
+    """Return what the handlers of pools work with."""
+    held: PoolControl = request.app.state.pool_control
+    return held
+
+
+Control = Annotated[PoolControl, Depends(pool_control)]
 
 
 class CreateTenantRequest(ApiRequest):
@@ -61,6 +72,18 @@ class CreateKeyRequest(ApiRequest):
     """`POST /admin/tenants/{tenant}/keys`."""
 
     expires_in_seconds: int | None = Field(None, ge=1)
+
+
+class UpgradeRequest(ApiRequest):
+    """`POST /admin/pools/{model}/upgrade`; without a pool, the one other that workers hold."""
+
+    pool_id: Digest | None = None
+
+
+class SwitchRequest(ApiRequest):
+    """`POST /admin/pools/{model}/switch` and `/rollback`."""
+
+    force: bool = False
 
 
 @router.post("/tenants", status_code=201)
@@ -150,6 +173,36 @@ async def show_secrets(request: Request) -> dict[str, Any]:
     return held.shown()
 
 
+@router.get("/pools")
+async def list_pools(control: Control) -> dict[str, Any]:
+    """Return which pool serves each edge model, which is coming, and how far its tasks are."""
+    return {"object": "list", "data": await control.all()}
+
+
+@router.get("/pools/{model:path}")
+async def show_pools(model: str, control: Control) -> dict[str, Any]:
+    """Return the same of one edge model."""
+    return await control.show(model)
+
+
+@router.post("/pools/{model:path}/upgrade")
+async def upgrade_pool(model: str, request: UpgradeRequest, control: Control) -> dict[str, Any]:
+    """Compile the tasks of an edge model for another pool, behind all answers."""
+    return await control.upgrade(model, request.pool_id)
+
+
+@router.post("/pools/{model:path}/switch")
+async def switch_pool(model: str, request: SwitchRequest, control: Control) -> dict[str, Any]:
+    """Serve from the pool that is coming, in all gateways within two seconds."""
+    return await control.switch(model, force=request.force)
+
+
+@router.post("/pools/{model:path}/rollback")
+async def roll_back_pool(model: str, request: SwitchRequest, control: Control) -> dict[str, Any]:
+    """Give up the pool that is coming; or, after the switch, serve from the one before."""
+    return await control.roll_back(model, force=request.force)
+
+
 class AdminEntrance:
     """Pure ASGI middleware: nothing of the application is reached without the secret."""
 
@@ -168,10 +221,11 @@ class AdminEntrance:
         await self._app(scope, receive, send)
 
 
-def build_admin(parts: Tenancy, held: HeldSecrets, *, secret: str) -> FastAPI:
+def build_admin(parts: Tenancy, control: PoolControl, held: HeldSecrets, *, secret: str) -> FastAPI:
     """Return the admin application; what it works with is opened and closed elsewhere."""
     app = FastAPI(title="LoRA-Gen Server admin", openapi_url=None)
     app.state.tenancy = parts
+    app.state.pool_control = control
     app.state.held_secrets = held
     install_error_handlers(app)
     install_document(app, auth="keys")

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import httpx
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from config.settings import Settings
 from loragen import __version__, metrics
 from loragen.drain import Drain
-from loragen.errors import ConfigError
+from loragen.errors import ConfigError, StoreUnavailable
 from loragen.keys import TenantKeys
 from loragen.secret_versions import parse_versions
 from server import exposition, generation, names, responses, system, tasks, transfer, usage
@@ -39,6 +39,8 @@ from server.identity import Identity
 from server.measuring import Measuring
 from server.memory import MemoryTier
 from server.name_memory import NameMemory
+from server.pool_control import PoolControl
+from server.pools import Pools
 from server.precedence import Precedence
 from server.recipe_tier import RecipeTier
 from server.refinement import Refinement
@@ -51,6 +53,7 @@ from server.standing import Standing
 from server.store_watch import watch_store
 from server.tenancy import Tenancy
 from server.transport import Transport
+from server.upgrades import Upgrades
 from server.usage_meter import UsageMeter
 
 _ADMIN_SECRET_CHARS: Final = 16
@@ -74,11 +77,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app = build_app(settings, shared=shared, generator=generator, workers=worker_client(settings))
     if settings.server.admin_port is not None:
-        app.state.admin = create_admin(settings, shared, app.state.renewal)
+        pools = app.state.services.pools
+        app.state.admin = create_admin(settings, shared, pools, app.state.renewal)
     return app
 
 
-def create_admin(settings: Settings, shared: Shared, renewal: Renewal | None = None) -> FastAPI:
+def create_admin(
+    settings: Settings, shared: Shared, pools: Pools, renewal: Renewal | None = None
+) -> FastAPI:
     """Return the admin application over a shared state, which it leaves open.
 
     It shows how far the gateway's `renewal` is.
@@ -92,7 +98,13 @@ def create_admin(settings: Settings, shared: Shared, renewal: Renewal | None = N
     if len(secret) < _ADMIN_SECRET_CHARS:
         raise ConfigError(f"admin_secret needs {_ADMIN_SECRET_CHARS} characters or more")
     tenancy = Tenancy(shared, memory_seconds=settings.store.memory_ttl_seconds)
-    return build_admin(tenancy, HeldSecrets.of(settings, renewal), secret=secret)
+    control = PoolControl(
+        pools,
+        shared,
+        [model.name for model in settings.edge_models],
+        ready_share=settings.upgrades.ready_share,
+    )
+    return build_admin(tenancy, control, HeldSecrets.of(settings, renewal), secret=secret)
 
 
 def build_app(
@@ -118,7 +130,11 @@ def build_app(
         interval_seconds=settings.server.probe_interval_seconds,
         discovery=Discovery(
             {
-                model.name: str(model.worker_service)
+                model.name: [
+                    str(url)
+                    for url in (model.worker_service, model.next_worker_service)
+                    if url is not None
+                ]
                 for model in settings.edge_models
                 if model.worker_service is not None
             }
@@ -145,23 +161,25 @@ def build_app(
         is_rotated=len(masters) > 1,
         is_sealed=settings.encryption_key is not None,
     )
-    compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
     refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
+    standing = Standing(
+        {each.name: each.max_doubt for each in settings.edge_models if each.max_doubt is not None},
+        measured=refined if settings.server.measure else (),
+    )
+    pools = Pools(crews, shared.pools, standing.withheld)
+    compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
     memory = _memory(settings)
     compiler = Compiler(
         dict.fromkeys(compiled, generator),
         shared,
         memory,
         recipes,
+        pools,
         timeout_seconds=settings.server.compile_timeout_seconds,
         at_once=2 * settings.generator.batch_size * settings.generator.replicas,
     )
-    resolver = Resolver(memory, shared, recipes, compiler)
+    resolver = Resolver(memory, shared, recipes, compiler, pools)
     refiners = dict.fromkeys(refined, generator)
-    standing = Standing(
-        {each.name: each.max_doubt for each in settings.edge_models if each.max_doubt is not None},
-        measured=refined if settings.server.measure else (),
-    )
     refinement = Refinement(refiners, shared, recipes, resolver, standing)
     measuring = Measuring(
         refiners,
@@ -174,6 +192,7 @@ def build_app(
     )
     compiler.follow(measuring.start)
     shadow = Shadow(measuring, **settings.shadow.model_dump())
+    upgrades = Upgrades(compiled, shared, pools, compiler, measuring, standing, settings.upgrades)
     dispatcher = Dispatcher(crews, workers, patience_seconds=settings.server.keep_alive_seconds)
     services = Services(
         settings=settings.server,
@@ -184,6 +203,7 @@ def build_app(
             entries=settings.store.memory_entries,
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
+        pools=pools,
         resolver=resolver,
         standing=standing,
         measuring=measuring,
@@ -223,6 +243,8 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await health.probe()
+        with suppress(StoreUnavailable):
+            await pools.look()
         interval = settings.server.probe_interval_seconds
         watching = [
             asyncio.create_task(health.probe_forever()),
@@ -230,6 +252,8 @@ def build_app(
                 watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
+            asyncio.create_task(pools.follow()),
+            asyncio.create_task(upgrades.run_forever()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),
             asyncio.create_task(gatekeeper.renew_forever()),
             asyncio.create_task(precedence.renew_forever()),

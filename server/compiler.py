@@ -1,14 +1,15 @@
 """Compiler: from a task to its recipe, recorded; or to a recorded reason why there is none.
 
 Of all gateways one compiles a task, under a lease, and the others take what it has recorded. When
-it dies its lease ends, and the next one compiles.
+it dies its lease ends, and the next one compiles. A recipe is recorded for the pool it is of, and
+what a task has for one other pool stays.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from loragen import metrics
@@ -19,6 +20,8 @@ from loragen.errors import (
     Overloaded,
     PromptTooLong,
     RecipeInvalid,
+    RecipeMismatch,
+    StoreUnavailable,
     TaskNotFound,
 )
 from loragen.leases import hold
@@ -27,6 +30,7 @@ from loragen.task import FallbackReason, RecipeRef, Status, Task
 from loragen.wire import CompileReply, CompileRequest
 from server.generator import Generator
 from server.memory import MemoryTier, Resolved
+from server.pools import Pools
 from server.recipe_tier import RecipeTier
 from server.shared import Shared
 from server.turns import Turns
@@ -48,6 +52,7 @@ class Compiler:
         shared: Shared,
         memory: MemoryTier,
         recipes: RecipeTier,
+        pools: Pools,
         *,
         timeout_seconds: float,
         at_once: int,
@@ -60,6 +65,7 @@ class Compiler:
         self._shared = shared
         self._memory = memory
         self._recipes = recipes
+        self._pools = pools
         self._timeout = timeout_seconds
         self._turns = {model: Turns(at_once) for model in generators}
         self._compiled: Callable[[Task], None] = lambda _: None
@@ -93,19 +99,56 @@ class Compiler:
                 late = task.model_copy(update={"fallback_reason": _reason(error)})
                 return Resolved(late, None)
             asked = self._memory.asking()
-            stored = await self._shared.store.get(task.tenant, task.id)
-            if stored is None:
-                raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-            found = await self._compiled_elsewhere(task, stored, refused)
+            stored = await self._stored(task)
+            found = await self._compiled_elsewhere(task, self._pools.chosen(stored), refused)
             if found is not None:
                 metrics.COMPILE_COALESCED.inc()
                 self._memory.put(found, asked)
                 return found
             if generator is None:
+                is_elsewhere = refused is not None or self._pools.chosen(stored).spare is not None
                 return await self._fall_back(
-                    stored, "no_generator" if refused is None else "worker_pool_mismatch"
+                    stored, "worker_pool_mismatch" if is_elsewhere else "no_generator"
                 )
-            return await self._generate(stored, generator, deadline)
+            model = task.edge_model
+            wanted = self._pools.order(model) if self._pools.is_managed(model) else ()
+            try:
+                reply, recipe = await self._ask(stored, generator, wanted, deadline=deadline)
+            except (LoragenError, TimeoutError) as error:
+                return await self._fall_back(stored, _reason(error))
+            return await self._accept(stored, reply, recipe)
+
+    async def compile_for(self, task: Task, pool_id: str) -> FallbackReason | None:
+        """Compile a task for a pool beside the one that it is served from; return why it failed.
+
+        Raises:
+            TaskNotFound: the task was deleted.
+            StoreUnavailable: Redis is away.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        try:
+            async with AsyncExitStack() as lease:
+                async with asyncio.timeout_at(deadline):
+                    await lease.enter_async_context(hold(self._shared.leases, recipe_lease(task)))
+                stored = await self._stored(task)
+                if stored.on(pool_id).recipe is not None:
+                    return None
+                generator = self._generators[task.edge_model]
+                reply, recipe = await self._ask(stored, generator, (pool_id,), deadline=deadline)
+                if recipe.pool_id != pool_id:
+                    return "worker_pool_mismatch"
+                await self._accept(stored, reply, recipe)
+        except (TaskNotFound, StoreUnavailable):
+            raise
+        except (LoragenError, TimeoutError) as error:
+            return _reason(error)
+        return None
+
+    async def _stored(self, task: Task) -> Task:
+        stored = await self._shared.store.get(task.tenant, task.id)
+        if stored is None:
+            raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+        return stored
 
     async def _compiled_elsewhere(
         self, task: Task, stored: Task, refused: RecipeRef | None
@@ -120,26 +163,32 @@ class Compiler:
         recipe = await self._recipes.find(stored, ref)
         return None if recipe is None else Resolved(stored, recipe)
 
-    async def _generate(self, task: Task, generator: Generator, deadline: float) -> Resolved:
+    async def _ask(
+        self, task: Task, generator: Generator, wanted: Sequence[str], *, deadline: float
+    ) -> tuple[CompileReply, Recipe]:
+        """Return a recipe for the first of the pools that the generator knows, or for its own.
+
+        Raises:
+            LoragenError, TimeoutError: why there is none.
+        """
         metrics.COMPILE_INFLIGHT.inc()
         started = time.monotonic()
         try:
             async with asyncio.timeout_at(deadline):
-                reply = await generator.compile(
-                    CompileRequest(edge_model=task.edge_model, prompt=task.prompt, tools=task.tools)
-                )
+                reply = await _reply(task, generator, wanted)
             recipe = _checked(reply)
         except (LoragenError, TimeoutError) as error:
             reason = _reason(error)
             metrics.COMPILE_FAILURES.labels(reason).inc()
             logger.warning("compile failed", extra={"task_id": task.id, "reason": reason})
-            return await self._fall_back(task, reason)
+            raise
         finally:
             metrics.COMPILE_INFLIGHT.dec()
         metrics.COMPILE_SECONDS.observe(time.monotonic() - started)
-        return await self._accept(task, reply, recipe)
+        return reply, recipe
 
-    async def _accept(self, task: Task, reply: CompileReply, recipe: Recipe) -> Resolved:
+    async def _accept(self, stored: Task, reply: CompileReply, recipe: Recipe) -> Resolved:
+        task = stored.on(recipe.pool_id)
         ref = RecipeRef(
             id=recipe.id,
             bytes=len(recipe.data),
@@ -157,10 +206,14 @@ class Compiler:
         except TaskNotFound:  # deleted meanwhile: leave nothing of it behind
             await self._recipes.delete(task, ref)
             raise
+        await self._recipes.delete_lost(stored, resolved.task)
         self._compiled(resolved.task)
         return resolved
 
-    async def _fall_back(self, task: Task, reason: FallbackReason) -> Resolved:
+    async def _fall_back(self, stored: Task, reason: FallbackReason) -> Resolved:
+        order = self._pools.order(stored.edge_model)
+        # What it has for a pool that no worker holds is kept: that pool may come back.
+        task = stored.on(order[0]) if order else stored
         status: Status = "failed" if task.policy.fallback == "error" else "fallback"
         return await self._record(task, status, reason)
 
@@ -180,7 +233,7 @@ class Compiler:
                 "recipe": recipe[0] if recipe else None,
                 "compile_seconds": seconds,
                 "ready_at": int(time.time()) if recipe else None,
-                "refined": b"",  # of a pool that no worker holds any more
+                "refined": b"",
             }
         )
         resolved = Resolved(changed, recipe[1] if recipe else None)
@@ -189,13 +242,27 @@ class Compiler:
         asked = self._memory.asking()
         if not await self._shared.store.update(changed):
             raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-        self._memory.put(resolved, asked)
+        if self._pools.chosen(changed).recipe == changed.recipe:
+            self._memory.put(resolved, asked)
+        else:  # it is served from another pool
+            self._memory.drop((task.tenant, task.id))
         return resolved
 
 
 def recipe_lease(task: Task) -> str:
     """Return the name of the lease under which a task's recipe is changed."""
     return f"compile:{task.tenant}:{task.id}"
+
+
+async def _reply(task: Task, generator: Generator, wanted: Sequence[str]) -> CompileReply:
+    request = CompileRequest(edge_model=task.edge_model, prompt=task.prompt, tools=task.tools)
+    if not wanted:
+        return await generator.compile(request)
+    *others, last = (request.model_copy(update={"pool_id": pool_id}) for pool_id in wanted)
+    for each in others:
+        with suppress(RecipeMismatch):
+            return await generator.compile(each)
+    return await generator.compile(last)
 
 
 def _checked(reply: CompileReply) -> Recipe:
@@ -210,6 +277,8 @@ def _reason(error: LoragenError | TimeoutError) -> FallbackReason:
     match error:
         case PromptTooLong():
             return "prompt_too_long"
+        case RecipeMismatch():
+            return "worker_pool_mismatch"
         case GeneratorUnavailable():
             return "generator_unavailable"
         case Overloaded():

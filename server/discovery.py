@@ -1,13 +1,14 @@
-"""Discovery: the workers behind one host name, as a headless Kubernetes Service lists its pods.
+"""Discovery: the workers behind host names, as a headless Kubernetes Service lists its pods.
 
-A name server that is silent, or that does not know the name, takes no worker away: those that are
-gone fail their health probes.
+An edge model has one name, and a second one during the upgrade of its pool. A name server that is
+silent, or that does not know the name, takes no worker away: those that are gone fail their health
+probes.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import httpx
@@ -23,28 +24,32 @@ Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
 class Discovery:
     """The services of the edge models whose workers are found by name."""
 
-    def __init__(self, services: Mapping[str, str], lookup: Lookup | None = None) -> None:
-        """`services` maps an edge model to one URL; its host stands for all workers."""
-        self._services = dict(services)
+    def __init__(self, services: Mapping[str, Sequence[str]], lookup: Lookup | None = None) -> None:
+        """`services` maps an edge model to URLs; the host of each stands for many workers."""
+        self._services = {model: tuple(urls) for model, urls in services.items()}
         self._lookup = lookup or resolve_addresses
         self._silent: set[str] = set()
+        self._listed: dict[str, tuple[str, ...]] = {}
 
     async def look(self) -> dict[str, tuple[str, ...]]:
-        """Return the URLs of the workers of every edge model whose name was answered."""
-        answers = await asyncio.gather(*(self._ask(model) for model in self._services))
-        return {model: urls for model, urls in zip(self._services, answers, strict=True) if urls}
+        """Return the URLs of the workers of every edge model of which a name was ever answered."""
+        await asyncio.gather(*(self._ask(url) for urls in self._services.values() for url in urls))
+        found = {
+            model: tuple(dict.fromkeys(each for url in urls for each in self._listed.get(url, ())))
+            for model, urls in self._services.items()
+        }
+        return {model: workers for model, workers in found.items() if workers}
 
-    async def _ask(self, model: str) -> tuple[str, ...]:
+    async def _ask(self, url: str) -> None:
         try:
             async with asyncio.timeout(_LOOKUP_SECONDS):
-                urls = await self._lookup(self._services[model])
+                self._listed[url] = await self._lookup(url)
         except (OSError, TimeoutError) as error:
-            if model not in self._silent:
-                logger.warning("no worker is listed", extra={"model": model, "why": str(error)})
-            self._silent.add(model)
-            return ()
-        self._silent.discard(model)
-        return urls
+            if url not in self._silent:
+                logger.warning("no worker is listed", extra={"service": url, "why": str(error)})
+            self._silent.add(url)
+            return
+        self._silent.discard(url)
 
 
 async def resolve_addresses(url: str) -> tuple[str, ...]:

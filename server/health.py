@@ -68,6 +68,7 @@ class Health:
             self._crews[model].relist(urls)
 
     async def _probe(self, crew: Crew, worker: Worker) -> None:
+        known = worker.info
         try:
             health = await self._client.get(worker.url + "/health", timeout=PROBE_SECONDS)
             if health.status_code != 200:
@@ -76,7 +77,7 @@ class Health:
             info = await _info(self._client, worker.url)
             if info.edge_model != crew.model:
                 crew.lose(worker, f"serves {info.edge_model!r}, not {crew.model!r}")
-            elif worker.listed:
+            elif worker.listed and worker.info is known:  # else a request has learned more
                 crew.admit(worker, info)
         except (httpx.HTTPError, ValidationError) as error:
             crew.lose(worker, type(error).__name__)

@@ -37,6 +37,10 @@ from server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
+_Key = tuple[str, str, str]
+"""Tenant, task and pool."""
+
+_LEASE_DIGITS: Final = 16
 _AT_ONCE: Final = 8
 """Measures that one gateway waits for; beyond them tenants take turns, up to a bound that leaves
 some unmeasured of a tenant that brings very many."""
@@ -77,7 +81,7 @@ class Measuring:
         self._wait_seconds = wait_seconds
         self._retry_seconds = retry_seconds
         self._turns = Turns(_AT_ONCE)
-        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._running: dict[_Key, asyncio.Task[None]] = {}
 
     def is_on(self, edge_model: str) -> bool:
         """Whether the recipes of an edge model are measured."""
@@ -96,7 +100,7 @@ class Measuring:
         self._start(task, live)
 
     def _start(self, task: Task, live: Sequence[ProbeText]) -> None:
-        key = (task.tenant, task.id)
+        key = _key(task)
         if key in self._running or not self.is_on(task.edge_model):
             return
         running = asyncio.create_task(self._measure(*key, live))
@@ -106,7 +110,7 @@ class Measuring:
     async def wait(self, task: Task) -> Task:
         """Return the task as it is once this gateway has measured it, or was not done in time."""
         self.start(task)
-        running = self._running.get((task.tenant, task.id))
+        running = self._running.get(_key(task))
         if running is not None:
             await asyncio.wait([running], timeout=self._wait_seconds)
         return await self._shared.store.get(task.tenant, task.id) or task
@@ -118,14 +122,17 @@ class Measuring:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _measure(self, tenant: str, task_id: str, live: Sequence[ProbeText]) -> None:
-        lease, token = f"measure:{tenant}:{task_id}", secrets.token_hex(16)
+    async def _measure(
+        self, tenant: str, task_id: str, pool_id: str, live: Sequence[ProbeText]
+    ) -> None:
+        lease = f"measure:{tenant}:{task_id}:{pool_id[:_LEASE_DIGITS]}"
+        token = secrets.token_hex(16)
         try:
             async with self._turns.turn(tenant):
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):
-                    measured = await self._measured(tenant, task_id, live)
+                    measured = await self._measured(tenant, task_id, pool_id, live)
             if measured is not None and self._standing.withheld(measured) == "low_fidelity":
                 await self._refine(measured, live)
         except LoragenError as error:
@@ -135,14 +142,16 @@ class Measuring:
             metrics.MEASURES.labels("failed").inc()
             logger.error("measure failed", exc_info=error, extra={"task_id": task_id})
 
-    async def _measured(self, tenant: str, task_id: str, live: Sequence[ProbeText]) -> Task | None:
+    async def _measured(
+        self, tenant: str, task_id: str, pool_id: str, live: Sequence[ProbeText]
+    ) -> Task | None:
         """Measure a task and record it; None where there is nothing to record.
 
         Its recipe may be another by now, or be gone; and live messages on which the prompt has no
         effect, or which do not fit beside it, tell nothing of a recipe that was measured.
         """
         started = time.monotonic()
-        resolved = await self._resolver.resolve(tenant, task_id)
+        resolved = await self._resolver.on_pool(tenant, task_id, pool_id)
         task, recipe = resolved.task, resolved.recipe
         if recipe is None or (task.measured is not None and not live):
             return None
@@ -150,7 +159,7 @@ class Measuring:
         if live and measurement.fidelity is None:
             metrics.MEASURES.labels("failed").inc()
             return None
-        changed = await self._record(task, measurement)
+        changed = await self._record(task, pool_id, measurement)
         metrics.MEASURE_SECONDS.observe(time.monotonic() - started)
         if changed is not None:
             self._count(changed, measurement)
@@ -191,11 +200,12 @@ class Measuring:
             await asyncio.sleep(self._retry_seconds)
         return await generator.measure(request)
 
-    async def _record(self, task: Task, measurement: Measurement) -> Task | None:
+    async def _record(self, task: Task, pool_id: str, measurement: Measurement) -> Task | None:
         async with hold(self._shared.leases, recipe_lease(task)):
-            stored = await self._shared.store.get(task.tenant, task.id)
-            if stored is None:
+            found = await self._shared.store.get(task.tenant, task.id)
+            if found is None:
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+            stored = found.on(pool_id)
             if stored.recipe is None or not measurement.is_of(stored.recipe.id):
                 return None
             changed = stored.model_copy(update=stored.remeasured(measurement))
@@ -220,3 +230,7 @@ class Measuring:
             metrics.TASK_FIDELITY.observe(measurement.fidelity)
         details: dict[str, Any] = {"task_id": task.id, "outcome": outcome}
         logger.info("recipe measured", extra=details)
+
+
+def _key(task: Task) -> _Key:
+    return task.tenant, task.id, "" if task.recipe is None else task.recipe.pool_id

@@ -121,6 +121,7 @@ def _size(resolved: Resolved) -> int:
     return (
         held
         + len(task.refined)
+        + len(task.spare_refined)
         + len(task.prompt.encode())
         + len(canonical_tools(task.tools).encode())
     )

@@ -30,8 +30,8 @@ class RecipeTier:
 
     async def find(self, task: Task, ref: RecipeRef) -> Recipe | None:
         """Return the recipe that a reference means, by its content."""
-        if task.refined:
-            refined = _intact(task.refined, ref.pool_id)
+        for kept in filter(None, (task.refined, task.spare_refined)):
+            refined = _intact(kept, ref.pool_id)
             if refined is not None and refined.id == ref.id:
                 return refined
         for key in self.keys(task, ref):
@@ -71,6 +71,13 @@ class RecipeTier:
         """Forget a recipe."""
         for key in self.keys(task, ref):
             await self._store.delete_recipe(key)
+
+    async def delete_lost(self, before: Task, after: Task) -> None:
+        """Forget the recipes that a task had and has no longer."""
+        kept = {key for ref in after.recipes for key in self.keys(after, ref)}
+        for ref in before.recipes:
+            if kept.isdisjoint(self.keys(before, ref)):
+                await self.delete(before, ref)
 
     def keys(self, task: TaskRecord, ref: RecipeRef) -> list[str]:
         """Return the keys a task's recipe may be found by, first the one to write.

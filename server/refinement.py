@@ -126,36 +126,43 @@ class Refinement:
                 try:
                     reply = await generator.refine(_request(resolved, probes))
                 except RecipeMismatch:  # of a pool that is gone, which no request has met yet
+                    if self._resolver.is_managed(task.edge_model):
+                        raise
                     resolved = await self._resolver.recompile(resolved)
                     reply = await generator.refine(_request(resolved, probes))
             recipe = _checked(reply)
         except LoragenError as error:
             failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))
-            return await self._record(task, lambda stored: {"refine": failed})
+            pool_id = None if resolved.recipe is None else resolved.recipe.pool_id
+            return await self._record(task, pool_id, lambda stored: {"refine": failed})
         start_id = None if resolved.recipe is None else resolved.recipe.id
         seconds = round(time.monotonic() - started, 3)
         return await self._record(
-            task, lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds)
+            task,
+            reply.pool_id,
+            lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds),
         )
 
-    async def _record(self, task: Task, judge: Callable[[Task], dict[str, Any]]) -> RefineOutcome:
-        """Change the task as it is stored by now, and drop it from every gateway's memory.
+    async def _record(
+        self, task: Task, pool_id: str | None, judge: Callable[[Task], dict[str, Any]]
+    ) -> RefineOutcome:
+        """Change the task, on a pool, as it is stored by now; every gateway's memory drops it.
 
         Raises:
             TaskNotFound: it was deleted.
             StoreUnavailable: Redis is away.
         """
         async with hold(self._shared.leases, recipe_lease(task)):
-            stored = await self._shared.store.get(task.tenant, task.id)
-            if stored is None:
+            found = await self._shared.store.get(task.tenant, task.id)
+            if found is None:
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
+            stored = found if pool_id is None else found.on(pool_id)
             changed = stored.model_copy(update=judge(stored))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
         await self._resolver.invalidate(changed)
         self._standing.note(stored, changed)
-        if stored.recipe not in (None, changed.recipe):
-            await self._recipes.delete(stored, stored.recipe)
+        await self._recipes.delete_lost(found, changed)
         assert changed.refine is not None
         return changed.refine
 

@@ -89,7 +89,7 @@ async def remove(task: Task, parts: Services) -> None:
         await parts.sightings.forget(task.tenant, task_id)
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
     await parts.resolver.invalidate(task)
-    await parts.resolver.delete_recipe(task)
+    await parts.resolver.delete_recipes(task)
     if not was_there:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
 
@@ -118,6 +118,7 @@ async def _known(request: TaskFields, parts: Services, owner: str, task_id: str)
     task = await parts.store.get(owner, task_id)
     if task is None or task.is_implicit:
         return task
+    task = parts.pools.shown(task)
     for field in sorted(_SETTINGS & request.model_fields_set):
         if (getattr(request, field) or ()) != (getattr(task, field) or ()):
             raise Conflict(f"this prompt is task {task_id!r}, with another {field}", param=field)

@@ -81,7 +81,7 @@ class Renewal:
             try:
                 records = await self._shared.store.records(tenant, [task_id])
                 for record in records.values():
-                    renewed += await self._recipe(record)
+                    renewed += await self._recipes_of(record)
                     renewed += await self._id(record)
             except StoreUnavailable:
                 await self._shared.store.ping()  # else it is this task that cannot be read
@@ -93,8 +93,8 @@ class Renewal:
             unreadable=self.state.unreadable + unreadable,
         )
 
-    async def _recipe(self, record: TaskRecord) -> int:
-        return 0 if record.recipe is None else await self._recipes.renew(record, record.recipe)
+    async def _recipes_of(self, record: TaskRecord) -> int:
+        return sum([await self._recipes.renew(record, ref) for ref in record.recipes])
 
     async def _id(self, record: TaskRecord) -> int:
         """Let a prompt be found by its newest id when older versions are held no more."""

@@ -14,6 +14,7 @@ from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task
 from server.compiler import Compiler
 from server.memory import Asked, Key, MemoryTier, Resolved
+from server.pools import Pools
 from server.recipe_tier import RecipeTier
 from server.shared import Shared
 
@@ -24,12 +25,18 @@ class Resolver:
     """Turns task ids into recipes."""
 
     def __init__(
-        self, memory: MemoryTier, shared: Shared, recipes: RecipeTier, compiler: Compiler
+        self,
+        memory: MemoryTier,
+        shared: Shared,
+        recipes: RecipeTier,
+        compiler: Compiler,
+        pools: Pools,
     ) -> None:
         self._memory = memory
         self._shared = shared
         self._recipes = recipes
         self._compiler = compiler
+        self._pools = pools
         self._running: dict[Key, asyncio.Task[Resolved]] = {}
 
     async def resolve(self, tenant: str, task_id: str, *, wait: bool = True) -> Resolved:
@@ -51,7 +58,10 @@ class Resolver:
             if entry is None:
                 raise
             # Kept for another time to live, so that not every request waits for a dead Redis.
-            return self._keep(entry.resolved, self._memory.asking())
+            task = entry.resolved.task
+            is_current = self._pools.is_current(task)
+            resolved = entry.resolved if is_current else self._elsewhere(task)
+            return self._keep(resolved, self._memory.asking())
 
     async def compile(self, task: Task, *, refused: RecipeRef | None = None) -> Resolved:
         """Compile a task, joining a compile of it that is under way.
@@ -75,17 +85,38 @@ class Resolver:
             running.add_done_callback(lambda done: self._finished(key, done))
         return running
 
+    async def on_pool(self, tenant: str, task_id: str, pool_id: str) -> Resolved:
+        """Return the task on a pool, with its recipe for that if it has one; nothing is compiled.
+
+        Raises:
+            TaskNotFound: this tenant has no such task.
+            StoreUnavailable: Redis is away.
+        """
+        task = await self._shared.store.get(tenant, task_id)
+        if task is None:
+            raise TaskNotFound(f"no task {task_id!r}", param="task_id")
+        view = task.on(pool_id)
+        ref = view.recipe
+        return Resolved(view, None if ref is None else await self._recipes.find(view, ref))
+
     async def recompile(self, refused: Resolved) -> Resolved:
-        """Compile again although the task has a recipe: a worker's pool is another."""
-        task = refused.task
+        """Return what else a task can be served with: no worker takes the recipe it has.
+
+        It is compiled again, unless other workers hold a pool for which it has one. Where pools are
+        upgraded, the caller does not wait for that.
+        """
+        task, ref = refused.task, refused.task.recipe
         key = (task.tenant, task.id)
         held = self._fresh(key)
-        if held is not None and held.task.recipe != task.recipe:
+        if held is not None and held.task.recipe != ref:
             return held
+        is_of_live_pool = ref is not None and ref.pool_id in self._pools.live(task.edge_model)
+        if self._pools.is_managed(task.edge_model) and not is_of_live_pool:
+            return await self.resolve(*key)
         self._memory.drop(key)
-        if task.recipe is not None:  # no record will name it, so a delete would not find it
-            await self._recipes.delete(task, task.recipe)
-        return await self.compile(task, refused=task.recipe)
+        if ref is not None and is_of_live_pool:  # it is not what it should be
+            await self._recipes.delete(task, ref)
+        return await self.compile(task, refused=ref)
 
     def set_aside(self, task: Task, reason: FallbackReason) -> Resolved:
         """Serve a task without its recipe until memory asks Redis again."""
@@ -121,10 +152,14 @@ class Resolver:
             compile_task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def delete_recipe(self, task: Task) -> None:
-        """Forget the recipe of a deleted task."""
-        if task.recipe is not None:
-            await self._recipes.delete(task, task.recipe)
+    async def delete_recipes(self, task: Task) -> None:
+        """Forget the recipes of a deleted task."""
+        for ref in task.recipes:
+            await self._recipes.delete(task, ref)
+
+    def is_managed(self, model: str) -> bool:
+        """Whether a pool of the model was ever upgraded."""
+        return self._pools.is_managed(model)
 
     def _finished(self, key: Key, done: asyncio.Task[Resolved]) -> None:
         self._running.pop(key, None)
@@ -135,6 +170,8 @@ class Resolver:
     def _fresh(self, key: Key) -> Resolved | None:
         entry = self._memory.get(key)
         if entry is None or not self._memory.is_fresh(entry):
+            return None
+        if not self._pools.is_current(entry.resolved.task):
             return None
         if entry.resolved.recipe is not None:
             metrics.RECIPE_CACHE_HITS.labels("memory").inc()
@@ -151,12 +188,16 @@ class Resolver:
 
     async def _from_store(self, task: Task, asked: Asked, *, wait: bool) -> Resolved:
         metrics.RECIPE_CACHE_MISSES.labels("memory").inc()
+        task = self._pools.chosen(task)
         if task.recipe is not None:
             recipe = await self._recipes.find(task, task.recipe)
             if recipe is not None:
                 metrics.RECIPE_CACHE_HITS.labels("redis").inc()
                 return self._keep(Resolved(task, recipe), asked)
             metrics.RECIPE_CACHE_MISSES.labels("redis").inc()
+        elif task.spare is not None and task.status == "compiling":
+            self.start(task)
+            return self._keep(self._elsewhere(task), asked)
         if task.recipe is not None or task.status == "compiling":
             if wait:
                 return await self.compile(task)
@@ -167,6 +208,11 @@ class Resolver:
         if task.fallback_reason not in PERMANENT_REASONS:
             self.start(task)
         return self._keep(Resolved(task, None), asked)
+
+    def _elsewhere(self, task: Task) -> Resolved:
+        """Return a task without a recipe: no worker holds a pool for which it has one at hand."""
+        fallen = {"status": "fallback", "fallback_reason": "worker_pool_mismatch"}
+        return Resolved(self._pools.chosen(task).model_copy(update=fallen), None)
 
     def _keep(self, resolved: Resolved, asked: Asked) -> Resolved:
         self._memory.put(resolved, asked)

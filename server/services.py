@@ -21,6 +21,7 @@ from server.gatekeeper import Gatekeeper
 from server.identity import Identity
 from server.measuring import Measuring
 from server.name_memory import NameMemory
+from server.pools import Pools
 from server.precedence import Precedence
 from server.refinement import Refinement
 from server.resolve import Resolver
@@ -37,6 +38,7 @@ class Services:
     store: Store
     names: Names
     name_memory: NameMemory
+    pools: Pools
     resolver: Resolver
     standing: Standing
     measuring: Measuring

@@ -12,6 +12,7 @@ from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.leases import Leases, RedisLeases
 from loragen.limits import Limiter
 from loragen.names import Names
+from loragen.pools import PoolStates, RedisPoolStates
 from loragen.redis_client import connect
 from loragen.redis_clocks import RedisClocks
 from loragen.redis_limiter import RedisLimiter
@@ -23,6 +24,7 @@ from loragen.secret_versions import parse_versions
 from loragen.sightings import Budget, RedisSightings, Sightings
 from loragen.store import Store
 from loragen.tenants import Tenants
+from loragen.upgrades import RedisUpgradeProgress, UpgradeProgress
 from loragen.usage import RedisUsage, Usage
 
 
@@ -41,6 +43,8 @@ class Shared:
     limiter: Limiter
     clocks: Clocks
     usage: Usage
+    pools: PoolStates
+    progress: UpgradeProgress
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -86,6 +90,8 @@ class Shared:
             usage=RedisUsage(
                 client, namespace=options.namespace, keep_days=settings.usage.keep_days
             ),
+            pools=RedisPoolStates(client, namespace=options.namespace),
+            progress=RedisUpgradeProgress(client, namespace=options.namespace),
         )
 
     async def close(self) -> None:

@@ -94,7 +94,7 @@ async def task_objects(
             **_task_object(task, names[task.id], parts.standing.withheld(task)),
             "refine": _refine_object(task.refine, is_running=task.id in refining),
         }
-        for task in tasks
+        for task in map(parts.pools.shown, tasks)
     ]
 
 

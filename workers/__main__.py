@@ -30,6 +30,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to bind. Default: the edge model's.")
     ] = None,
+    use_next: Annotated[
+        bool, typer.Option("--next", help="Hold the pool of the edge model's next_generator.")
+    ] = False,
 ) -> None:
     """Serve one edge model: vLLM's OpenAI server, with recipes mixed inside the batch.
 
@@ -40,6 +43,8 @@ def serve(
     try:
         settings = load_settings(config)
         model = settings.edge_model(edge_model)
+        if use_next:
+            model = model.upgraded()
         launch = Launch.plan(settings, model, host=host, port=port or model.port)
     except StartupError as error:
         logger.critical("worker refuses to start: %s", error)

@@ -8,6 +8,8 @@ from k8s.check.transform import Object
 
 COMPONENT: Final = "app.kubernetes.io/component"
 EDGE_MODEL: Final = "loragen.io/edge-model"
+NEXT: Final = "-next"
+"""Behind the edge model in that label, on the workers of its next pool."""
 OURS: Final = frozenset({"server", "worker", "router-service", "redis"})
 """The components of the system itself; what else stands in the manifests keeps to general rules."""
 WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")

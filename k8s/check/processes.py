@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import SecretStr
+from pydantic import AnyHttpUrl, SecretStr
 from typer.main import get_command
 
 import server.__main__
@@ -16,7 +16,7 @@ import workers.__main__
 from config.edge_model import EdgeModelSettings
 from config.settings import Settings
 from config.stack import LOOPBACK
-from k8s.check.objects import EDGE_MODEL, Manifests, Pods
+from k8s.check.objects import EDGE_MODEL, NEXT, Manifests, Pods
 from k8s.check.settings import settings_of
 from loragen.errors import ConfigError
 from server.app import create_app
@@ -151,6 +151,8 @@ def _worker(settings: Settings, pods: Pods) -> Iterator[str]:
     except ConfigError as error:
         yield error.message
         return
+    if given["use_next"] and model.next_generator is None:
+        yield f"--next: edge model {model.name} has no next_generator"
     if given["host"] != _EVERYWHERE:
         yield f"--host {given['host']}: neither probes nor the gateway reach it"
     port = given["port"] or model.port
@@ -220,9 +222,9 @@ def _model_problems(manifests: Manifests) -> Iterator[str]:
             for problem in _address_problems(manifests, model):
                 yield f"edge model {model.name}: {problem}"
     for pods in manifests.of_component("worker"):
-        name = _edge_model(pods)
-        if pods.labels.get(EDGE_MODEL) != name:
-            yield f"{pods.owner}: label {EDGE_MODEL} is not {name}"
+        label = _label(pods)
+        if pods.labels.get(EDGE_MODEL) != label:
+            yield f"{pods.owner}: label {EDGE_MODEL} is not {label}"
 
 
 def _address_problems(manifests: Manifests, model: EdgeModelSettings) -> Iterator[str]:
@@ -233,18 +235,33 @@ def _address_problems(manifests: Manifests, model: EdgeModelSettings) -> Iterato
     if model.worker_service is None:
         yield "worker_service is not set: the gateway would look on its own machine"
         return
-    host, port = model.worker_service.host or "", model.worker_service.port
+    services = {"worker_service": (model.worker_service, model.name)}
+    if model.next_worker_service is not None:
+        services["next_worker_service"] = (model.next_worker_service, model.name + NEXT)
+    for setting, (url, label) in services.items():
+        for problem in _service_problems(manifests, url, label):
+            yield f"{setting}: {problem}"
+
+
+def _service_problems(manifests: Manifests, url: AnyHttpUrl, label: str) -> Iterator[str]:
+    host = url.host or ""
     service = manifests.find("Service", host.partition(".")[0])
     if service is None:
-        yield f"worker_service: no Service {host}"
+        yield f"no Service {host}"
         return
     if service["spec"].get("clusterIP") != "None":
-        yield f"worker_service: Service {host} is not headless: it hides the single workers"
-    if port not in [each["port"] for each in service["spec"]["ports"]]:
-        yield f"worker_service: Service {host} has no port {port}"
+        yield f"Service {host} is not headless: it hides the single workers"
+    if url.port not in [each["port"] for each in service["spec"]["ports"]]:
+        yield f"Service {host} has no port {url.port}"
     chosen = service["spec"].get("selector") or {}
-    if chosen.get(EDGE_MODEL) != model.name:
-        yield f"worker_service: Service {host} selects workers of other models too"
+    if chosen.get(EDGE_MODEL) != label:
+        yield f"Service {host} selects workers of other models too"
+
+
+def _label(pods: Pods) -> str | None:
+    """Return what the workers' label is to be: those of the next pool have one of their own."""
+    name = _edge_model(pods)
+    return name if name is None or not options(pods).get("use_next") else name + NEXT
 
 
 def _edge_model(pods: Pods) -> str | None:

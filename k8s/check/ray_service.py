@@ -152,11 +152,13 @@ def _capacity_problems(cluster: Mapping[str, Any], settings: Settings | None) ->
         cpus = (group.get("rayStartParams") or {}).get("num-cpus", "0")
         offered += float(cpus) * group.get("replicas", group.get("minReplicas", 0))
     options = settings.generator
-    refiners = sum(model.pool_file is not None for model in settings.edge_models)
-    if offered < options.replicas * options.threads + refiners * options.refine_threads:
+    next_ones = sum(model.next_generator is not None for model in settings.edge_models)
+    refiners = next_ones + sum(model.pool_file is not None for model in settings.edge_models)
+    clouds = 1 + bool(next_ones)
+    if offered < clouds * options.replicas * options.threads + refiners * options.refine_threads:
         yield (
             f"the worker groups offer {offered:g} CPUs, but generator.replicas x threads is "
-            f"{options.replicas} x {options.threads}, and {refiners} refiners take "
+            f"{clouds * options.replicas} x {options.threads}, and {refiners} refiners take "
             f"{options.refine_threads} each: some actors would never start"
         )
 

@@ -1,4 +1,4 @@
-"""Fidelity panels: what recipes are worth, and what measuring and refining do."""
+"""Fidelity panels: what recipes are worth, what measuring and refining do, pools that come."""
 
 from typing import Final
 
@@ -59,6 +59,18 @@ FIDELITY: Final = (
                 for query in quantiles("loragen_refine_seconds", "")
             ),
         ),
+    ),
+    Panel(
+        "Compiled for a pool that is coming",
+        "reqps",
+        "By how it ended: done, failed.",
+        (Query(rate("loragen_recompiles_total", "outcome"), "{{outcome}}"),),
+    ),
+    Panel(
+        "Ready for a pool that is coming",
+        "percentunit",
+        "Share of the requests of the last days whose tasks the new pool would answer no worse.",
+        (Query("max by (model) (loragen_upgrade_ready_ratio)", "{{model}}"),),
     ),
     Panel(
         "Negative transfer",

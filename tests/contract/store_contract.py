@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loragen.errors import LimitExceeded, TaskNotFound
 from loragen.store import Store
-from loragen.task import Measurement, Policy, RecipeRef, RefineOutcome, Task, TaskRecord
+from loragen.task import Measurement, Policy, RecipeRef, RefineOutcome, Spare, Task, TaskRecord
 
 TENANT = "default"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"default": None}}}]
@@ -49,6 +49,8 @@ class StoreContract:
             measurement=Measurement.of(REF.id, fidelity=0.9),
             refine=RefineOutcome(status="done", probes=8, fidelity_after=0.9),
             probes=({"input": "Ünïcode?"}, {"input": "Two?", "output": "2"}), needs_measure=True,
+            spare=Spare(recipe=REF.model_copy(update={"pool_id": "05" * 32}), ready_at=7),
+            spare_refined=b"\x00\xff spare",
         )  # fmt: skip
         assert await store.create(task)
         assert await store.get(TENANT, task.id) == task
@@ -143,8 +145,8 @@ class StoreContract:
 
     async def test_update_replaces_the_refined_recipe(self, store: Store) -> None:
         await store.create(task_of(0))
-        for refined in (b"one", b"two", b""):
-            changed = task_of(0, refined=refined)
+        for refined, spare in ((b"one", b""), (b"two", b"three"), (b"", b"three"), (b"", b"")):
+            changed = task_of(0, refined=refined, spare_refined=spare)
             await store.update(changed)
             assert await store.get(TENANT, changed.id) == changed
 

@@ -13,6 +13,7 @@ from config.cli import cli
 from config.secret_store import SecretStore
 from loragen.secret_versions import parse_versions, version_id
 from server.app import create_admin
+from server.pools import Pools
 from server.renewal import Renewal, RenewalState
 from tests.fakes.admin import ADMIN_SECRET
 from tests.fakes.gateway import redis_shared, settings
@@ -114,7 +115,9 @@ def renewal(valkey: Valkey, namespace: str, state: Path) -> Iterator[Held]:
         }
     )
     renewal: Renewal = held
-    with live(create_admin(told, redis_shared(valkey.url, namespace), renewal)) as server:
+    shared = redis_shared(valkey.url, namespace)
+    pools = Pools({}, shared.pools, lambda _: None)
+    with live(create_admin(told, shared, pools, renewal)) as server:
         (state / "run.json").write_text(f'{{"admin_url": "{server.url}"}}')
         yield held
 

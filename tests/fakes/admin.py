@@ -9,6 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from server.app import create_admin
+from server.pools import Pools
 from tests.fakes.gateway import redis_shared, settings
 from tests.fakes.live import live
 
@@ -45,8 +46,9 @@ def admin_api(redis_url: str, namespace: str) -> Iterator[AdminApi]:
     told = settings([], namespace=namespace, redis_url=redis_url).model_copy(
         update={"admin_secret": SecretStr(ADMIN_SECRET)}
     )
+    shared = redis_shared(redis_url, namespace)
     headers = {"authorization": f"Bearer {ADMIN_SECRET}"}
-    app = create_admin(told, redis_shared(redis_url, namespace))
+    app = create_admin(told, shared, Pools({}, shared.pools, lambda _: None))
     with (
         live(app) as server,
         httpx.Client(base_url=server.url, headers=headers, timeout=20) as http,

@@ -26,6 +26,9 @@ class GatewayProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         server = {**config.get("server", {}), "port": self.port}
+        self.admin_port = server.get("admin_port") or free_port()
+        if "LORAGEN_ADMIN_SECRET" in environment:
+            server["admin_port"] = self.admin_port
         self._config = folder / f"gateway-{self.port}.yaml"
         self._config.write_text(yaml.safe_dump({**config, "server": server}))
         self._environment = child_environment(**environment)

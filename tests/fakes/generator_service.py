@@ -2,9 +2,10 @@
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from loragen.errors import LoragenError
 from loragen.wire import CompileRequest, MeasureRequest, RefineRequest
 from tests.fakes.stub_generator import StubGenerator
 
@@ -36,4 +37,9 @@ def generator_service(generator: StubGenerator) -> Starlette:
         Route("/refine", refine_task, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={LoragenError: _on_own})
+
+
+async def _on_own(_: Request, error: Exception) -> Response:
+    assert isinstance(error, LoragenError)
+    return JSONResponse(error.body(), status_code=error.status)

@@ -9,8 +9,10 @@ from prometheus_client import REGISTRY
 from loragen.keys import TenantKeys
 from loragen.task import Task
 from server.compiler import Compiler
+from server.crew import Crew, Limits
 from server.generator import Generator
 from server.memory import MemoryTier, Resolved
+from server.pools import Pools
 from server.recipe_tier import RecipeTier
 from server.resolve import Resolver
 from tests.contract.store_contract import TENANT, task_of
@@ -40,11 +42,20 @@ class Bench:
         generators: dict[str, Generator] = {"demo": self.generator} if self.has_generator else {}
         memory = MemoryTier(entries=100, max_bytes=1 << 20, ttl_seconds=TTL, clock=lambda: self.now)
         shared = shared_state(self.store, leases=self.leases, invalidations=self.invalidations)
-        recipes = RecipeTier(self.store, lambda tenant: TenantKeys((bytes(32),), tenant))
-        compiler = Compiler(
-            generators, shared, memory, recipes, timeout_seconds=self.timeout, at_once=64
+        self.recipes = RecipeTier(self.store, lambda tenant: TenantKeys((bytes(32),), tenant))
+        self.crew = Crew("demo", (), Limits(1, 0, 1.0))
+        self.states = shared.pools
+        self.pools = Pools({"demo": self.crew}, self.states, lambda _: None)
+        self.compiler = Compiler(
+            generators,
+            shared,
+            memory,
+            self.recipes,
+            self.pools,
+            timeout_seconds=self.timeout,
+            at_once=64,
         )
-        self.resolver = Resolver(memory, shared, recipes, compiler)
+        self.resolver = Resolver(memory, shared, self.recipes, self.compiler, self.pools)
 
     async def register(self, **fields: object) -> Task:
         """Write the task to the store, not compiled yet."""

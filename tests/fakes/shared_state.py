@@ -18,6 +18,8 @@ from tests.fakes.memory_invalidations import MemoryInvalidations
 from tests.fakes.memory_leases import MemoryLeases
 from tests.fakes.memory_limiter import MemoryLimiter
 from tests.fakes.memory_names import MemoryNames
+from tests.fakes.memory_pools import MemoryPoolStates
+from tests.fakes.memory_progress import MemoryUpgradeProgress
 from tests.fakes.memory_sightings import MemorySightings
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.memory_tenants import MemoryTenants
@@ -51,5 +53,7 @@ def shared_state(store: Store, **parts: Any) -> Shared:
         limiter=MemoryLimiter(),
         clocks=MemoryClocks(),
         usage=usage,
+        pools=MemoryPoolStates(),
+        progress=MemoryUpgradeProgress(),
     )
     return replace(fakes, **parts)

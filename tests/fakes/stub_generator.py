@@ -50,6 +50,7 @@ class StubGenerator:
         self.calls: Counter[str] = Counter()
         self.error: Exception | None = None
         self.pool_id = POOL_ID
+        self.more_pools: tuple[str, ...] = ()
         self.experts = EXPERTS
         self.is_held = False
         self.reply: CompileReply | None = None
@@ -78,8 +79,10 @@ class StubGenerator:
             raise self.error
         if self.reply is not None:
             return self.reply
-        recipe = recipe_of(text, pool_id=self.pool_id, experts=self.experts)
-        return reply_of(recipe)
+        pool_id = self.pool_id if request.pool_id is None else request.pool_id
+        if pool_id not in self._pools():
+            raise RecipeMismatch("no generator of that pool")
+        return reply_of(recipe_of(text, pool_id=pool_id, experts=self.experts))
 
     async def measure(self, request: MeasureRequest) -> MeasureReply:
         """Measure one recipe; it is worth what `measured` says, fidelity and agreement."""
@@ -88,6 +91,8 @@ class StubGenerator:
             await asyncio.sleep(0.001)
         if self.measure_error is not None:
             raise self.measure_error
+        if Recipe.from_text(request.recipe).pool_id not in self._pools():
+            raise RecipeMismatch("the recipe is of another pool")
         fidelity, agreement = self.measured
         return MeasureReply(
             fidelity=fidelity,
@@ -105,9 +110,12 @@ class StubGenerator:
             await asyncio.sleep(0.001)
         if self.refine_error is not None:
             raise self.refine_error
-        if request.start is not None and Recipe.from_text(request.start).pool_id != self.pool_id:
+        pool_id = self.pool_id
+        if request.start is not None:
+            pool_id = Recipe.from_text(request.start).pool_id
+        if pool_id not in self._pools():
             raise RecipeMismatch("the start is of another pool")
-        recipe = recipe_of(f"refined {request.prompt} {len(self.refines)}", pool_id=self.pool_id)
+        recipe = recipe_of(f"refined {request.prompt} {len(self.refines)}", pool_id=pool_id)
         before, after = self.fidelities
         return RefineReply(
             recipe=recipe.text,
@@ -124,6 +132,9 @@ class StubGenerator:
             held_out=4,
             refine_seconds=0.01,
         )
+
+    def _pools(self) -> tuple[str, ...]:
+        return (self.pool_id, *self.more_pools)
 
     async def ping(self) -> None:
         """Return if it answers."""

@@ -15,6 +15,7 @@ from loragen.errors import (
     LoragenError,
     Overloaded,
     PromptTooLong,
+    RecipeMismatch,
 )
 from loragen.wire import CompileReply, CompileRequest, ProbeText, RefineRequest
 from router_service import remote
@@ -72,8 +73,8 @@ class Handle:
         return REPLY
 
 
-def generators(handle: Handle, *, timeout_seconds: float = 5.0) -> RemoteGenerators:
-    return RemoteGenerators({"demo": handle}, timeout_seconds=timeout_seconds, max_pending=2)
+def generators(*handles: Handle, timeout_seconds: float = 5.0) -> RemoteGenerators:
+    return RemoteGenerators({"demo": handles}, timeout_seconds=timeout_seconds, max_pending=2)
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +121,17 @@ async def test_beyond_the_bound_is_refused_at_once_and_room_comes_back() -> None
     assert caught.value.retry_after == 1.0
     assert await asyncio.gather(*first) == [REPLY, REPLY]
     assert await service.compile(REQUEST) == REPLY
+
+
+async def test_of_two_generators_the_one_of_the_pool_answers() -> None:
+    mismatch = from_actor(RecipeMismatch("another pool"))
+    first, second = Handle(mismatch), Handle()
+    assert await generators(first, second).compile(REQUEST) == REPLY
+    assert [len(each.responses) for each in (first, second)] == [1, 1]
+    assert await generators(first, second).compile(REQUEST) == REPLY
+    assert [len(each.responses) for each in (first, second)] == [2, 1]
+    with pytest.raises(RecipeMismatch):
+        await generators(Handle(mismatch), Handle(mismatch)).compile(REQUEST)
 
 
 async def test_an_unknown_edge_model_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from config.edge_model import EdgeModelSettings
@@ -9,6 +10,7 @@ from config.generator import GeneratorSettings
 from config.settings import ServerSettings, Settings
 from config.stack import Stack, local_url, plan_stack, port_claims
 from config.state_folder import StateFolder
+from loragen.errors import ConfigError
 
 MODEL = EdgeModelSettings(name="org/a", model=Path("m"), port=7001)
 COMPILED = EdgeModelSettings(name="b", model=Path("m"), generator=Path("g"), port=7002)
@@ -87,6 +89,23 @@ def test_several_workers_of_a_model_have_ports_in_a_row(tmp_path: Path) -> None:
         ("edge_models org/a: port", 7001),
         ("edge_models org/a-2: port", 7002),
     ]
+
+
+def test_with_a_next_generator_there_are_as_many_workers_of_its_pool(tmp_path: Path) -> None:
+    model = COMPILED.model_copy(update={"workers": 2, "next_generator": Path("h")})
+    settings = Settings(edge_models=(model,))
+    stack = plan(tmp_path, settings)
+    workers = [child for child in stack.children if child.name.startswith("worker")]
+    assert [(child.name, child.command[6:]) for child in workers] == [
+        ("worker b", ("7002",)),
+        ("worker b-2", ("7003",)),
+        ("worker b-next", ("7004", "--next")),
+        ("worker b-next-2", ("7005", "--next")),
+    ]
+    assert [url[-4:] for url in settings.worker_urls(model)] == ["7002", "7003", "7004", "7005"]
+    assert model.upgraded() == COMPILED.model_copy(update={"workers": 2, "generator": Path("h")})
+    with pytest.raises(ConfigError, match="next_generator"):
+        COMPILED.upgraded()
 
 
 def test_the_admin_api_has_a_port_and_tools_are_told_where(tmp_path: Path) -> None:

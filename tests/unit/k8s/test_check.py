@@ -381,6 +381,21 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
         lambda c: c.get("Service", "worker-demo")["spec"].pop("clusterIP"),
         "edge model demo: worker_service: Service worker-demo is not headless",
     ),
+    "next worker service": (
+        lambda c: c.configure(
+            "    dtype: float32",
+            "    next_worker_service: http://worker-next:8001\n    dtype: float32",
+        ),
+        "edge model demo: next_worker_service: no Service worker-next",
+    ),
+    "workers of a next pool that is not configured": (
+        lambda c: c.worker.update(args=["demo", "--next"]),
+        "Deployment worker-demo: --next: edge model demo has no next_generator",
+    ),
+    "workers of the next pool beside those of now": (
+        lambda c: c.worker.update(args=["demo", "--next"]),
+        "Deployment worker-demo: label loragen.io/edge-model is not demo-next",
+    ),
     # RayService
     "import path": (
         lambda c: c.serve(applications__0__import_path="router_service.app:app"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong
+from loragen.errors import EdgeModelNotFound, LoragenError, PromptTooLong, RecipeMismatch
 from loragen.recipe import Recipe
 from loragen.tools import compile_text, parse_tools
 from loragen.wire import CompileReply, CompileRequest
@@ -35,6 +35,14 @@ async def test_replies_stand_in_the_order_of_requests_across_heads() -> None:
     alone = [(await actor(one=FakeGenerator()).compile_batch([request(p)]))[0] for p in "abca"]
     assert recipes == [reply.recipe for reply in alone if isinstance(reply, CompileReply)]
     assert (one.calls, two.calls) == (1, 1)
+
+
+async def test_a_generator_compiles_for_its_own_pool_alone() -> None:
+    generator = FakeGenerator()
+    own = request("a").model_copy(update={"pool_id": generator.head.pool_id})
+    other = request("a").model_copy(update={"pool_id": "0f" * 32})
+    outcomes = await actor(one=generator).compile_batch([other, own, request("a")])
+    assert [type(outcome) for outcome in outcomes] == [RecipeMismatch, CompileReply, CompileReply]
 
 
 async def test_tools_are_read_behind_the_prompt() -> None:

@@ -46,6 +46,25 @@ def test_cloud_models_of_one_name_get_deployments_of_their_own(tmp_path: Path) -
     assert all(name.startswith("generator-cloud-model-") for name in names)
 
 
+def test_the_next_generator_of_a_model_gets_deployments_of_its_own(tmp_path: Path) -> None:
+    old, new = (generator(tmp_path / name, "../cloud") for name in ("old", "new"))
+    model = EdgeModelSettings(
+        name="one", model=edge(tmp_path / "edge"), generator=old, next_generator=new,
+        compiled_template="qwen3",
+    )  # fmt: skip
+    told = Settings(edge_models=(model, EdgeModelSettings(name="two", model=model.model)))
+    plan = plan_service(told)
+    assert [(each.deployment, each.folders) for each in plan.clouds] == [
+        ("generator-cloud", {"one": old}),
+        ("generator-cloud-next", {"one": new}),
+    ]
+    assert [(each.deployment, each.pool.parent) for each in plan.refiners] == [
+        ("refiner-one", old),
+        ("refiner-one-next", new),
+    ]
+    assert plan.cpus(told.generator) == 4
+
+
 def test_nothing_to_compile_with_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="edge_models"):
         plan_service(settings(one=None))

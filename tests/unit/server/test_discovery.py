@@ -17,6 +17,7 @@ from server.health import Health
 from tests.fakes.fake_worker import POOL_ID, TEMPLATE_HASH
 
 SERVICE = "http://workers.test:8001"
+NEXT = "http://next-workers.test:8001"
 
 
 class Names:
@@ -24,13 +25,14 @@ class Names:
 
     def __init__(self, *hosts: str) -> None:
         self.hosts = hosts
+        self.next_hosts: tuple[str, ...] = ()
         self.silent = False
 
     async def __call__(self, url: str) -> tuple[str, ...]:
-        assert url == SERVICE
-        if self.silent:
+        hosts = {SERVICE: self.hosts, NEXT: self.next_hosts}[url]
+        if self.silent or not hosts:
             raise OSError("no answer")
-        return tuple(f"http://{host}" for host in self.hosts)
+        return tuple(f"http://{host}" for host in hosts)
 
 
 async def answer(request: httpx.Request) -> httpx.Response:
@@ -52,7 +54,10 @@ class Serving(Dispatcher):
         client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
         super().__init__(crews, client, patience_seconds=5)
         self.watch = Health(
-            crews, client, interval_seconds=0.001, discovery=Discovery({"demo": SERVICE}, names)
+            crews,
+            client,
+            interval_seconds=0.001,
+            discovery=Discovery({"demo": [SERVICE, NEXT]}, names),
         )
 
 
@@ -115,6 +120,21 @@ async def test_a_silent_name_server_takes_no_worker_away() -> None:
     names.silent = True
     await serving.watch.probe()
     assert await ask(serving) == "a"
+
+
+async def test_workers_behind_a_second_name_serve_beside_them_for_as_long_as_they_are_there() -> (
+    None
+):
+    names = Names("a")
+    serving = Serving(names)
+    await serving.watch.probe()
+    assert {await ask(serving) for _ in range(20)} == {"a"}
+    names.next_hosts = ("b",)
+    await serving.watch.probe()
+    assert {await ask(serving) for _ in range(40)} == {"a", "b"}
+    names.hosts = ()  # as its Deployment has no pod any more: who is gone fails its probes
+    await serving.watch.probe()
+    assert {await ask(serving) for _ in range(40)} == {"a", "b"}
 
 
 async def test_without_an_address_no_worker_is_there() -> None:
