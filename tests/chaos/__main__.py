@@ -1,9 +1,10 @@
 """`python -m tests.chaos`: hours of bad luck in half an hour, over everything that is real.
 
-Two gateways, two vLLM workers, Ray, Redis; tenants whose every task answers one question as no
-other does. While clients ask and names are pointed at other prompts, parts are killed, stopped,
-starved and cut off. Every request must get the right answer or a well-formed error, no request
-another task's answer, and nothing that was acknowledged may be lost.
+Two gateways, two vLLM workers of two pools, Ray, Redis; tenants whose every task answers one
+question as no other does. While clients ask and names are pointed at other prompts, parts are
+killed, stopped, starved and cut off, and pools are upgraded and rolled back. Every request must get
+the right answer or a well-formed error, no request another task's answer, and nothing that was
+acknowledged may be lost.
 """
 
 import json
@@ -87,7 +88,7 @@ class Edits:
 
 
 def plan(faults: int, seed: int, *, has_own_disk: bool) -> list[Fault]:
-    """Return so many faults in a random order; 21 hold one of each kind and eight worker kills."""
+    """Return so many faults in a random order; 23 hold one of each kind and eight worker kills."""
     chance = random.Random(f"faults {seed}")
     kinds = [fault for fault in FAULTS if has_own_disk or fault.name != "redis_full_disk"]
     kills = [fault for fault in kinds if "worker_kill" in fault.name]
@@ -208,6 +209,7 @@ def run(
         "kinds": dict(kinds.most_common()),
         "errors": dict(traffic.codes.most_common()),
         "modes": dict(traffic.modes.most_common()),
+        "pool_switches": len(cluster.upgrades),
         "tenants": tenants,
         "tasks": tasks,
         "edits": editor.edits,
@@ -224,7 +226,7 @@ def main(
     tenants: Annotated[int, typer.Option(help="Tenants.", min=1)] = 20,
     tasks: Annotated[int, typer.Option(help="Tasks of all tenants.", min=1)] = 1000,
     faults: Annotated[
-        int, typer.Option(help="Faults; 21 are one of each kind, and eight worker kills.")
+        int, typer.Option(help="Faults; 23 are one of each kind, and eight worker kills.")
     ] = 50,
     requests: Annotated[int, typer.Option(help="Requests, at least.")] = 20_000,
     clients: Annotated[int, typer.Option(help="Clients that ask at once.")] = 8,

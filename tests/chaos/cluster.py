@@ -1,4 +1,7 @@
-"""Cluster: two gateways, two workers, a router service and Redis, with what breaks them by name."""
+"""Cluster: two gateways, two workers, a router service and Redis, with what breaks them by name.
+
+The workers hold different pools, whose recipes say the same in different gates.
+"""
 
 import contextlib
 import os
@@ -14,10 +17,13 @@ import psutil
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.stack import MODEL, Stack, wait_until
+from config.edge_model import POOL_FILE
+from loragen.method.pool import file_digest
+from tests.e2e.stack import CHECKPOINT, MODEL, Stack, demo_model, wait_until
 from tests.fakes.gateway_process import GatewayProcess
+from tests.fakes.reordered import reordered
 
-WORKERS: Final = (f"worker {MODEL}", f"worker {MODEL}-2")
+WORKERS: Final = (f"worker {MODEL}", f"worker {MODEL}-next")
 _DISK: Final = "96m"
 _START_SECONDS: Final = 300.0
 
@@ -31,7 +37,15 @@ class Cluster:
         self.redis_folder = folder / "state" / "redis"
         self.has_own_disk = self._mount()
         server = {"auth": "keys", "drain_timeout_seconds": 20.0}
-        self.stack = Stack(folder, workers=2, server=server)
+        own = CHECKPOINT / "generator"
+        other = reordered(own, folder / "other")
+        self._pool_ids = [file_digest(each / POOL_FILE) for each in (own, other)]
+        self.stack = Stack(
+            folder,
+            first=demo_model() | {"next_generator": str(other)},
+            server=server,
+            upgrades={"compiles_per_second": 50.0, "at_once": 4},
+        )
         self.stack.wait_ready()
         generator = {"url": f"http://127.0.0.1:{self.stack.config['generator']['port']}"}
         names = ("master_secret", "worker_secret", "generator_secret")
@@ -40,6 +54,7 @@ class Cluster:
         config = {**self.stack.config, "generator": generator}
         self.beside = GatewayProcess(folder, config, environment)
         self.beside.wait_ready()
+        self.upgrades: list[str] = []
         self._admin = httpx.Client(
             base_url=str(self.stack.run()["admin_url"]),
             headers={"authorization": f"Bearer {self.stack.secret('admin_secret')}"},
@@ -102,6 +117,30 @@ class Cluster:
         self.beside.process.wait(30)
         self.beside.start()
 
+    def pools(self) -> dict[str, Any]:
+        """Return which pool serves, which is coming, and how far its tasks are."""
+        shown: dict[str, Any] = self._admin.get(f"/admin/pools/{MODEL}").json()
+        return shown
+
+    def upgrade(self) -> None:
+        """Serve from the pool that does not serve, as soon as enough tasks are ready for it."""
+        wait_until(self.are_workers_healthy, _START_SECONDS)
+        serving = self.pools()["serving"] or self._pool_ids[0]
+        (other,) = (pool_id for pool_id in self._pool_ids if pool_id != serving)
+        self._change("upgrade", {"pool_id": other})
+        wait_until(lambda: (self.pools()["progress"] or {}).get("ready_share", 0) > 0.95, 300)
+        self._change("switch", {})
+        self.upgrades.append(other)
+
+    def roll_back(self) -> None:
+        """Serve from the pool before, if there was an upgrade."""
+        if self.pools()["previous"] is not None:
+            self._change("rollback", {"force": True})
+
+    def is_upgraded(self) -> bool:
+        """Whether no pool is coming."""
+        return self.are_gateways_ready() and self.pools()["coming"] is None
+
     def close(self) -> None:
         """End everything."""
         self.beside.close()
@@ -126,6 +165,10 @@ class Cluster:
         self.redis_folder.mkdir(parents=True, mode=0o700)
         command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=0700", "none"]
         return subprocess.run([*command, str(self.redis_folder)], check=False).returncode == 0
+
+    def _change(self, what: str, body: dict[str, Any]) -> None:
+        reply = self._admin.post(f"/admin/pools/{MODEL}/{what}", json=body)
+        assert reply.status_code == 200, reply.text
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         reply = self._admin.post(path, json=body)

@@ -89,6 +89,12 @@ def _evict_recipes(cluster: Cluster) -> None:
         client.delete(key)
 
 
+def _upgrade_and_roll_back(cluster: Cluster) -> None:
+    cluster.upgrade()
+    time.sleep(_HOLD_SECONDS)
+    cluster.roll_back()
+
+
 FAULTS: Final = (
     Fault("worker_kill", _kill(WORKERS[0]), Cluster.are_workers_healthy, hits_worker=True),
     Fault("second_worker_kill", _kill(WORKERS[1]), Cluster.are_workers_healthy, hits_worker=True),
@@ -105,4 +111,6 @@ FAULTS: Final = (
     Fault("redis_read_only", _read_only, Cluster.is_redis_writable),
     Fault("redis_full_disk", _full_disk, Cluster.is_redis_writable),
     Fault("recipes_evicted", _evict_recipes, Cluster.is_redis_writable),
+    Fault("pool_upgrade", Cluster.upgrade, Cluster.is_upgraded),
+    Fault("pool_rollback", _upgrade_and_roll_back, Cluster.is_upgraded),
 )

@@ -38,6 +38,7 @@ class Stack:
         first: dict[str, Any] | None = None,
         measure: bool = False,
         server: dict[str, Any] | None = None,
+        upgrades: dict[str, Any] | None = None,
     ) -> None:
         """Start the demo's edge model, or `first` instead, and more models; none has a port yet.
 
@@ -47,13 +48,15 @@ class Stack:
         self.state = folder / "state"
         self.port, generator_port, *ports = free_ports(3 + len(more_models))
         self.generator_metrics_port, *more_ports = ports
-        worker_port = free_row(workers)
+        has_next = first is not None and "next_generator" in first
+        worker_port = free_row(2 * workers if has_next else workers)
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         self.config: dict[str, Any] = {
             "state_dir": str(self.state),
             "server": {"port": self.port, "measure": measure, **(server or {})},
             "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
+            "upgrades": upgrades or {},
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [
                 (first or demo_model()) | {"port": worker_port, "workers": workers},
