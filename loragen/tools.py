@@ -54,7 +54,9 @@ def _are_distinct(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
     return tools
 
 
-Tools = Annotated[tuple[Tool, ...], Field(max_length=MAX_TOOLS), AfterValidator(_are_distinct)]
+Tools = Annotated[
+    tuple[Tool, ...], Field(max_length=MAX_TOOLS, fail_fast=True), AfterValidator(_are_distinct)
+]
 """What a task may hold."""
 
 _ADAPTER: Final[TypeAdapter[tuple[Tool, ...]]] = TypeAdapter(Tools)

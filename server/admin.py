@@ -223,7 +223,7 @@ class AdminEntrance:
 
 def build_admin(parts: Tenancy, control: PoolControl, held: HeldSecrets, *, secret: str) -> FastAPI:
     """Return the admin application; what it works with is opened and closed elsewhere."""
-    app = FastAPI(title="LoRA-Gen Server admin", openapi_url=None)
+    app = FastAPI(title="LoRA-Gen Server admin", openapi_url=None, redirect_slashes=False)
     app.state.tenancy = parts
     app.state.pool_control = control
     app.state.held_secrets = held

@@ -270,7 +270,12 @@ def build_app(
         await generator.close()
         await shared.close()
 
-    app = FastAPI(title="LoRA-Gen Server", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="LoRA-Gen Server",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,  # such an answer leads to whatever host the request names
+    )
     app.state.services = services
     app.state.renewal = renewal
     install_error_handlers(app)

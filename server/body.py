@@ -1,7 +1,7 @@
 """Body: what any JSON request may hold, before its fields are looked at.
 
 Python's parser lets through what JSON, UTF-8 or the workers cannot carry on: NaN, lone surrogates,
-integers of any size, any depth. Met later, each of them would be a 500.
+integers of any size, any depth and number of fields. Met later, each of them would be a 500.
 """
 
 import math
@@ -9,6 +9,8 @@ from itertools import chain
 from typing import Any, Final
 
 MAX_DEPTH: Final = 64
+MAX_FIELDS: Final = 4_096
+"""Of one object; every unknown one of them would be an error of its own."""
 MAX_INTEGER: Final = 2**63 - 1
 
 
@@ -24,6 +26,8 @@ def check_values(value: Any, depth: int = 0) -> None:
         case list():
             for item in value:
                 check_values(item, depth + 1)
+        case dict() if len(value) > MAX_FIELDS:
+            raise ValueError(f"an object has more than {MAX_FIELDS} fields")
         case dict():
             for item in chain(value, value.values()):
                 check_values(item, depth + 1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loragen.errors import LoragenError, RequestTooLarge
+from loragen.errors import InvalidRequest, LoragenError, RequestTooLarge
 from server.http_errors import CLIENT_CLOSED_REQUEST, error_response
 
 
@@ -28,8 +28,8 @@ class BodyLimit:
         limit = self._exceptions.get(scope["path"], self._max_bytes)
         try:
             body = await _read(dict(scope["headers"]), receive, limit)
-        except LoragenError as too_large:
-            await error_response(too_large)(scope, receive, send)
+        except LoragenError as refusal:
+            await error_response(refusal)(scope, receive, send)
             return
         if body is None:
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
@@ -53,6 +53,9 @@ class _Replay:
 
 async def _read(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
     """Return the body, None if the client left within it."""
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity":  # a few bytes of it may be gigabytes
+        raise InvalidRequest("the body must not be compressed: send it without content-encoding")
     error = RequestTooLarge(f"the request body is larger than {limit} bytes")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:

@@ -24,6 +24,10 @@ from server.answer import Mode
 from server.body import check_values
 from server.messages import ApiMessage, check_message
 
+# Of a list in which nothing is right one error says enough; a million of them take a gigabyte.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[int], Field(fail_fast=True)]
+
 OUR_FIELDS = frozenset({"model", "task_id", "loragen", "system_prompt"})
 """Fields of a generation request that the gateway acts on itself."""
 
@@ -159,8 +163,8 @@ class GenerationRequest(ServedRequest):
     response_format: dict[str, Any] | None = None
     return_token_ids: bool | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    stop: str | Texts | None = None
+    stop_token_ids: Tokens | None = None
     stream: bool | None = None
     stream_options: dict[str, bool] | None = None
     structured_outputs: dict[str, Any] | None = None
@@ -183,13 +187,13 @@ class GenerationRequest(ServedRequest):
 class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ApiMessage] = Field(min_length=1)
+    messages: Annotated[list[ApiMessage], Field(fail_fast=True)] = Field(min_length=1)
     system_prompt: SystemPromptUse = "auto"
     logprobs: bool | None = None
     max_completion_tokens: int | None = Field(None, ge=1)
     parallel_tool_calls: bool | None = None
     tool_choice: str | dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
     @field_validator("messages")
@@ -203,7 +207,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Texts | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
     logprobs: int | None = Field(None, ge=0, le=20)
 
     def texts(self) -> str | list[str]:

@@ -92,7 +92,7 @@ class FunctionTool(_Part):
 class ResponsesRequest(ServedRequest):
     """`POST /v1/responses`."""
 
-    input: str | list[dict[str, Any]] = Field(min_length=1)
+    input: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(min_length=1)
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     metadata: dict[str, str] | None = None
@@ -102,7 +102,7 @@ class ResponsesRequest(ServedRequest):
     temperature: float | None = None
     text: TextConfig = TextConfig()
     tool_choice: str | dict[str, Any] | None = None
-    tools: tuple[FunctionTool, ...] = ()
+    tools: Annotated[tuple[FunctionTool, ...], Field(fail_fast=True)] = ()
     top_p: float | None = None
     truncation: Literal["disabled"] | None = None
     user: str | None = None

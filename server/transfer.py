@@ -17,7 +17,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import Field, ValidationError
 from starlette.background import BackgroundTask
 
-from loragen.errors import InvalidRequest, LoragenError
+from loragen.errors import InvalidRequest, LoragenError, RequestTooLarge
 from loragen.names import Alias, Name, Version
 from loragen.task import Task
 from server.http_errors import explain_validation
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/tasks", tags=["transfer"])
 
 IMPORT_PATH: Final = "/v1/tasks/import"
+MAX_LINES: Final = 100_000
+"""Of one import, or its answer alone could be gigabytes."""
 
 _LINES: Final = "application/x-ndjson"
 _PAGE: Final = 100
@@ -54,7 +56,7 @@ class TaskLine(TaskFields):
 
     id: str | None = None
     created_at: int | None = Field(None, ge=0)
-    names: tuple[NamedVersion, ...] = ()
+    names: Annotated[tuple[NamedVersion, ...], Field(fail_fast=True)] = ()
 
 
 @router.get("/export", response_class=StreamingResponse, responses=_ANSWER)
@@ -78,8 +80,11 @@ async def import_tasks(http: Request, parts: Parts, owner: Owner) -> Response:
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (_LINES, "application/jsonl"):
         raise InvalidRequest(f"the body must be lines of JSON, with content-type: {_LINES}")
+    body = await http.body()
+    if body.count(b"\n") > MAX_LINES:
+        raise RequestTooLarge(f"more than {MAX_LINES} lines: import them in parts")
     created: list[Task] = []
-    results = _results((await http.body()).split(b"\n"), parts, owner, created)
+    results = _results(body.split(b"\n"), parts, owner, created)
     compiling = BackgroundTask(_compile, created, parts)
     return StreamingResponse(results, media_type=_LINES, background=compiling)
 

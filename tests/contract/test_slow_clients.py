@@ -3,13 +3,13 @@
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from server.patience import MAX_HEAD_BYTES
 from tests.fakes.gateway import MODEL, Gateway, gateway, redis_store
 from tests.fakes.live import wait_until
+from tests.fakes.raw_client import connect, error_in, rest_of
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -30,27 +30,6 @@ def hasty(valkey: Valkey, namespace: str) -> Iterator[Gateway]:
         yield running
 
 
-def connect(gate: Gateway, **options: int) -> socket.socket:
-    """Return a connection to the gateway on which nobody waits longer than 30 seconds."""
-    client = socket.socket()
-    for name, value in options.items():
-        client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
-    client.settimeout(30)
-    client.connect(("127.0.0.1", gate.server.port))
-    return client
-
-
-def rest_of(client: socket.socket) -> bytes:
-    """Return what comes until the server hangs up."""
-    parts = []
-    try:
-        while part := client.recv(1 << 16):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
 def trickle(client: socket.socket, data: bytes) -> bytes:
     """Send a byte at a time until the server hangs up; return what it said."""
     client.settimeout(PATIENCE / 10)
@@ -67,15 +46,6 @@ def trickle(client: socket.socket, data: bytes) -> bytes:
     raise AssertionError("it waits for ever")
 
 
-def error_in(answer: bytes) -> tuple[int, Any]:
-    """Return the status of a raw answer, and its error."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"content-type: application/json" in head.lower()
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return int(head.split(b" ")[1]), error["code"]
-
-
 @pytest.mark.parametrize(
     "sent",
     [
@@ -85,7 +55,7 @@ def error_in(answer: bytes) -> tuple[int, Any]:
     ],
 )
 def test_a_request_that_does_not_end_is_a_408(hasty: Gateway, sent: bytes) -> None:
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         client.sendall(sent)
         assert error_in(rest_of(client)) == (408, "request_timeout")
     assert hasty.ask("hi").status_code == 200
@@ -97,7 +67,7 @@ def test_a_request_that_does_not_end_is_a_408(hasty: Gateway, sent: bytes) -> No
 )
 def test_a_byte_now_and_then_does_not_keep_it_waiting(hasty: Gateway, begin: bytes) -> None:
     endless = b"GET /" + b"x" * 10_000 if not begin else b" " * 10_000
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         client.sendall(begin)
         assert error_in(trickle(client, endless))[0] in (400, 408)
     assert hasty.ask("hi").status_code == 200
@@ -107,13 +77,13 @@ def test_a_byte_now_and_then_does_not_keep_it_waiting(hasty: Gateway, begin: byt
 def test_a_connection_without_a_request_is_closed_without_a_word(
     hasty: Gateway, sent: bytes
 ) -> None:
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         client.sendall(sent)
         assert rest_of(client) == b""
 
 
 def test_another_request_of_a_connection_has_its_own_time(hasty: Gateway) -> None:
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         for _ in range(3):
             client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
             answer = b""
@@ -124,7 +94,7 @@ def test_another_request_of_a_connection_has_its_own_time(hasty: Gateway) -> Non
 
 
 def test_a_connection_may_rest_between_requests(hasty: Gateway) -> None:
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         answer = b""
         while not answer.endswith(b'{"status":"ok"}'):
@@ -136,7 +106,7 @@ def test_a_connection_may_rest_between_requests(hasty: Gateway) -> None:
 
 def test_a_slow_answer_is_no_slow_client(hasty: Gateway) -> None:
     hasty.worker.hold = True
-    with connect(hasty) as client:
+    with connect(hasty.server) as client:
         client.sendall(HEAD + b"\r\n" + BODY)
         wait_until(lambda: hasty.worker.held)
         client.settimeout(3 * PATIENCE)
@@ -152,7 +122,7 @@ def test_a_slow_answer_is_no_slow_client(hasty: Gateway) -> None:
 
 def test_a_head_without_end_is_a_431(gate: Gateway) -> None:
     head = b"GET /health HTTP/1.1\r\nx-filler: "
-    with connect(gate) as client:
+    with connect(gate.server) as client:
         client.sendall(head + b"x" * (MAX_HEAD_BYTES - len(head)))
         client.sendall(b"x")
         assert error_in(rest_of(client)) == (431, "request_too_large")
@@ -163,7 +133,7 @@ def test_a_head_without_end_is_a_431(gate: Gateway) -> None:
     "sent", [b"hello\r\n\r\n", b"\x16\x03\x01\x00\xa5", b"GET / HTTP/9\r\n\r\n"]
 )
 def test_what_is_not_http_is_a_400_in_the_one_shape(gate: Gateway, sent: bytes) -> None:
-    with connect(gate) as client:
+    with connect(gate.server) as client:
         client.sendall(sent)
         assert error_in(rest_of(client)) == (400, "invalid_request")
 
@@ -176,7 +146,7 @@ def test_a_client_that_does_not_read_holds_neither_memory_nor_its_worker(hasty: 
         {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
     ).encode()
     head = HEAD.replace(b"%d" % len(BODY), b"%d" % len(body))
-    with connect(hasty, SO_RCVBUF=4_096) as client:
+    with connect(hasty.server, SO_RCVBUF=4_096) as client:
         client.sendall(head + b"\r\n" + body)
         wait_until(lambda: hasty.worker.streamed)
         wait_until(
