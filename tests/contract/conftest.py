@@ -1,9 +1,12 @@
 """Gateways for contract tests."""
 
+import io
+import logging
 from collections.abc import Iterator
 
 import pytest
 
+from loragen.logs import JsonFormatter
 from tests.fakes.gateway import Gateway, gateway, redis_shared, redis_store
 from tests.fakes.valkey import Valkey
 
@@ -32,3 +35,18 @@ def own_gate(valkey: Valkey, namespace: str) -> Iterator[Gateway]:
     """A gateway of the test's own, whose neighbours it may kill."""
     with gateway(redis_store(valkey.url, namespace), namespace) as running:
         yield running
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """Everything any logger says, as a process of ours would write it."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield lines
+    root.setLevel(level)
+    root.removeHandler(handler)

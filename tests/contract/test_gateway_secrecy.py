@@ -1,14 +1,11 @@
 """Prompts, messages, recipes and secrets are in no log line, whatever happens."""
 
 import io
-import logging
-from collections.abc import Iterator
 
 import pytest
 
 from loragen.api_key import ApiKey
 from loragen.errors import GeneratorUnavailable, LoragenError
-from loragen.logs import JsonFormatter
 from loragen.redis_store import RedisStore
 from tests.fakes.admin import ADMIN_SECRET, admin_api
 from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
@@ -19,21 +16,6 @@ pytestmark = pytest.mark.redis
 
 CANARY = "CANARY-7f3a"
 PROMPT = f"You are {CANARY}."
-
-
-@pytest.fixture
-def logged() -> Iterator[io.StringIO]:
-    """Everything any logger says, as a process of ours would write it."""
-    lines = io.StringIO()
-    handler = logging.StreamHandler(lines)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    yield lines
-    root.setLevel(level)
-    root.removeHandler(handler)
 
 
 def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(

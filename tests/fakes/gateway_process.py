@@ -36,8 +36,9 @@ class GatewayProcess:
         self.http = httpx.Client(base_url=self.url, timeout=30)
         self.process = self.start()
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Start it, after its end again on the same port."""
+    def start(self, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+        """Start it, after its end again on the same port, from here on with other variables."""
+        self._environment.update(environment or {})
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 (sys.executable, "-m", "server", "--config", str(self._config)),
