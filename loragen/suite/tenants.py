@@ -70,9 +70,10 @@ TENANTS: Final = Catalogue(
         *boilerplate.CLOSINGS,
     ),
     binding=(*LOOKUPS, *FRAMED, VERDICT, KIND, PRIORITY, TRIGGER, SCOPE, HANDOFF),
-    # What an edge model was worst at when it had seen all alike; frames hold many pairs each.
+    # What edge models were worst at after as many steps on all; frames hold many pairs each.
     weights={
-        **{family.name: 3 for family in (REDACT, TOOLS, *FRAMED)},
-        **{family.name: 2 for family in (REVERSE, JOIN, LIST, RENAME, SCOPE, HANDOFF)},
+        **{family.name: 5 for family in (TOOLS, SCOPE)},
+        **{family.name: 3 for family in (*FRAMED, REDACT, HANDOFF, PRIORITY)},
+        **{family.name: 2 for family in (REVERSE, JOIN, LIST, RENAME, ROUTES, GLOSSARY)},
     },
 )

@@ -63,6 +63,8 @@ PHASES: Final = (
     Phase("rules", style=4, steps=1200, text_share=0.8, short_share=1.0, binding_share=0.5),
     Phase("prompts", style=4, steps=1300, text_share=0.85, short_share=0.4, binding_share=0.2),
     Phase("cooldown", style=4, steps=600, text_share=0.9, short_share=0.3, decays=True),
+    Phase("again", style=4, steps=300, text_share=0.9, short_share=0.2, binding_share=0.2),
+    Phase("end", style=4, steps=500, text_share=0.95, short_share=0.2, decays=True),
 )
 
 

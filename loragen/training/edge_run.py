@@ -113,6 +113,7 @@ class EdgeRun:
 
     def save(self) -> None:
         """Write a checkpoint; a process killed while it writes leaves the last one whole."""
+        self.model.generation_config.do_sample = False
         self.model.save_pretrained(self._folder / "edge")
         state = {
             "model": self.model.state_dict(),

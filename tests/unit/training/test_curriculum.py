@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from loragen.suite.demo import DEMO
 from loragen.training.curriculum import Phase, Position
@@ -96,3 +97,5 @@ def test_without_its_state_a_run_goes_on_from_its_model(tmp_path: Path, spec: Ru
     for name, weight in first.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], weight)
     assert again.train()
+    published = GenerationConfig.from_pretrained(tmp_path / "edge")
+    assert not published.do_sample
