@@ -58,6 +58,24 @@ SHADOW_MESSAGES = Counter(
     " because their tenant's minute was full (taken, over_budget).",
     ["outcome"],
 )
+ROUTER_GATE_SHARE = Gauge(
+    "loragen_router_gate_share",
+    "Share of the gates' size that an expert has, mean over layers, linears and the last 64"
+    " recipes that this gateway had compiled.",
+    ["model", "expert"],
+)
+ROUTER_EFFECTIVE_EXPERTS = Gauge(
+    "loragen_router_effective_experts",
+    "Part of the experts that these recipes use together: 1 where all are used alike, little where"
+    " the router collapsed. Absent before 32 recipes.",
+    ["model"],
+)
+PROMPTS_UNSTRIPPED = Counter(
+    "loragen_prompts_unstripped_total",
+    "Compiled answers whose worker read more tokens than their messages can have: its compiled"
+    " template prints something else, such as a system prompt or tools.",
+    ["model"],
+)
 DEMOTIONS = Counter(
     "loragen_demotions_total",
     "Tasks that stopped to be served by their recipes, by cause: the first measure, the drift that"

@@ -28,6 +28,7 @@ from loragen.leases import hold
 from loragen.recipe import Recipe
 from loragen.task import FallbackReason, RecipeRef, Status, Task
 from loragen.wire import CompileReply, CompileRequest
+from server.gate_shares import GateShares
 from server.generator import Generator
 from server.memory import MemoryTier, Resolved
 from server.pools import Pools
@@ -68,6 +69,7 @@ class Compiler:
         self._pools = pools
         self._timeout = timeout_seconds
         self._turns = {model: Turns(at_once) for model in generators}
+        self._shares = GateShares()
         self._compiled: Callable[[Task], None] = lambda _: None
 
     def follow(self, compiled: Callable[[Task], None]) -> None:
@@ -207,6 +209,7 @@ class Compiler:
             await self._recipes.delete(task, ref)
             raise
         await self._recipes.delete_lost(stored, resolved.task)
+        self._shares.add(task.edge_model, recipe)
         self._compiled(resolved.task)
         return resolved
 

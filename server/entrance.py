@@ -1,9 +1,11 @@
 """Entrance: nothing but the paths of operation is reached without a tenant."""
 
+import logging
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from loragen import metrics
 from loragen.errors import LoragenError
 from server.authentication import Authenticator
 from server.gatekeeper import Gatekeeper
@@ -12,6 +14,8 @@ from server.precedence import Precedence
 from server.shadow import Shadow
 from server.usage_meter import UsageMeter
 from server.visit import Visit
+
+logger = logging.getLogger(__name__)
 
 OPEN_PATHS: Final = frozenset({"/health", "/ready", "/version", "/metrics"})
 """For probes, balancers and Prometheus, which hold no tenant's key."""
@@ -58,7 +62,18 @@ class Entrance:
                 await self._app(scope, receive, sending)
         finally:
             self._meter.count(visit)
+            if visit.tally.is_unstripped:
+                _report_unstripped(visit)
             await visit.leave()
             await self._precedence.leave(visit)
             if visit.live is not None:  # the answer is over: nobody waits for this
                 self._shadow.take(*visit.live)
+
+
+def _report_unstripped(visit: Visit) -> None:
+    assert visit.tally.served is not None
+    model, provenance = visit.tally.served
+    metrics.PROMPTS_UNSTRIPPED.labels(model).inc()
+    logger.warning(
+        "prompt not stripped", extra={"edge_model": model, "task_id": provenance.task_id}
+    )

@@ -161,6 +161,7 @@ async def _send(
             raise refusal(answer, has_recipe=planned.recipe is not None)
         planned.provenance.count()
         tally.served = (model, planned.provenance)
+        tally.most_prompt_tokens = planned.most_prompt_tokens
         if request.stream:
             events = tallied(
                 relay(answer.aiter_bytes(), planned.provenance, watch),

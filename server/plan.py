@@ -10,6 +10,7 @@ to the worker, for its parser and grammar. What of them is printed is the templa
 compiled one prints none, the model's own all. A pure function of request, model and resolution.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,12 +20,14 @@ from loragen.task import FallbackReason, Task
 from loragen.tools import compile_text, same_tools, try_parse_tools
 from loragen.wire import COMPILED_SWITCH
 from server.answer import Mode, Provenance
-from server.messages import has_system, join_prompts, split_prompt
+from server.messages import Message, has_system, join_prompts, split_prompt, text_of
 from server.requests import ChatRequest, CompletionRequest
 from server.resolution import Resolution
 
 _FINAL: Final[frozenset[FallbackReason]] = frozenset({"no_generator", "prompt_too_long"})
 """Reasons that another try will not mend."""
+_TOKENS_AROUND: Final = 16
+"""What templates print before, after and between messages at most: roles and ends are 3 to 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,17 @@ class Plan:
     body: dict[str, Any]
     recipe: Recipe | None
     provenance: Provenance
+
+    @property
+    def most_prompt_tokens(self) -> int | None:
+        """The most that a worker can read by the compiled template; None where by another one.
+
+        A token is a byte or more of what messages say, and templates print little around them.
+        """
+        if not (self.body.get("chat_template_kwargs") or {}).get(COMPILED_SWITCH):
+            return None
+        said = sum(_bytes_said(message) for message in self.body["messages"])
+        return said + _TOKENS_AROUND * (1 + len(self.body["messages"]))
 
 
 def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resolution) -> Plan:
@@ -58,6 +72,12 @@ def plan(request: ChatRequest | CompletionRequest, model: str, resolution: Resol
     )
     path = "/v1/chat/completions" if isinstance(request, ChatRequest) else "/v1/completions"
     return Plan(path, body, recipe, provenance)
+
+
+def _bytes_said(message: Message) -> int:
+    calls = message.get("tool_calls")
+    text = text_of(message) + (json.dumps(calls, ensure_ascii=False) if calls else "")
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _mode(request: ChatRequest | CompletionRequest, resolution: Resolution) -> Mode:

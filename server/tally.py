@@ -57,6 +57,8 @@ class Tally:
     """False while nobody can say what a worker has done."""
     served: tuple[str, Provenance] | None = None
     """The edge model that serves the request, and how."""
+    most_prompt_tokens: int | None = None
+    """What a worker can have read, where that is known."""
 
     @property
     def work(self) -> Work | None:
@@ -68,6 +70,12 @@ class Tally:
     def expect(self, prompt_tokens: int) -> None:
         """Guess what a worker will read."""
         self.prompt_tokens = prompt_tokens
+
+    @property
+    def is_unstripped(self) -> bool:
+        """Whether a worker has read more than the messages hold."""
+        most = self.most_prompt_tokens
+        return self.is_known and most is not None and self.prompt_tokens > most
 
     def begin(self) -> None:
         """Note that a worker has begun to stream, so that it has read the prompt."""

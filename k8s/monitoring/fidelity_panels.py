@@ -40,6 +40,24 @@ FIDELITY: Final = (
         (Query(rate("loragen_shadow_messages_total", "outcome"), "{{outcome}}"),),
     ),
     Panel(
+        "Experts in use",
+        "percentunit",
+        "Part of the experts that the last recipes use together: few where the router collapsed.",
+        (Query("min by (model) (loragen_router_effective_experts)", "{{model}}"),),
+    ),
+    Panel(
+        "Share of the gates",
+        "percentunit",
+        "The largest share that one expert has of the gates' size, mean over recipes.",
+        (Query("max by (model) (loragen_router_gate_share)", "{{model}}"),),
+    ),
+    Panel(
+        "Prompts not stripped",
+        "reqps",
+        "Compiled answers whose worker read more than their messages hold.",
+        (Query(rate("loragen_prompts_unstripped_total", "model"), "{{model}}"),),
+    ),
+    Panel(
         "Refines",
         "reqps",
         "By how they ended: done, kept (not better), failed.",

@@ -82,6 +82,8 @@ class GeneratorRunSpec:
     matrix_decay: float = 0.0
     pool_lr: float = 5e-3
     router_lr: float = 1.5e-3
+    balance: float = BALANCE_ALPHA
+    """Weight of the balance term in L0; without it the router may keep the same experts always."""
 
 
 def _text(steps: int) -> tuple[Phase, ...]:
@@ -236,7 +238,7 @@ class GeneratorRun:
             matches = exact_matches(self._edge.model, states.float(), batch.targets)
         learned = loss
         if self._spec.level is Level.PAPER:
-            learned = loss + BALANCE_ALPHA * balance_loss(gates_BLMN.float())
+            learned = loss + self._spec.balance * balance_loss(gates_BLMN.float())
         self._optimizer.set_rates(phase.matrix_lr, self._spec.pool_lr, self._spec.router_lr)
         warmup = min(1.0, (position.total - self._started_at + 1) / _WARMUP)
         self._optimizer.step(learned, warmup * phase.factor(position.step))

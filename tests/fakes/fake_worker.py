@@ -82,6 +82,8 @@ class FakeWorker:
     """Refuse what is new, finish what runs."""
     pause_seconds: float = 0.0
     """Between the chunks of a stream."""
+    printed: str = ""
+    """What its template prints beside every conversation, as a sabotaged one does."""
     layers: int = LAYERS
     """Of the pool; recipes of another shape are refused."""
 
@@ -230,6 +232,7 @@ class FakeWorker:
         if (body.get("temperature") or 0) < 0:
             raise Refusal(400, "temperature must be non-negative, got -1.0.")
         tokens = _count_chat(body) if "messages" in body else _count_text(body["prompt"])
+        tokens += len(self.printed.split())
         if tokens + (body.get("max_tokens") or 1) > self.max_model_len:
             raise Refusal(
                 400, f"This model's maximum context length is {self.max_model_len} tokens."

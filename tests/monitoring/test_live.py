@@ -22,7 +22,10 @@ CLEAR_SECONDS = 240.0
 EMPTY = {"Fidelity of recipes", "Time to measure and to refine"}
 """Quantiles of nothing: the stack under this load measures no recipe, which would take the cores
 from all else. The contract tests of measuring and refining move these metrics."""
-UNMEASURED = EMPTY | {"Recipes measured", "Refines", "Negative transfer"}
+UNMEASURED = EMPTY | {
+    "Recipes measured", "Refines", "Negative transfer", "Tasks that changed their mode",
+    "Live messages sampled",
+}  # fmt: skip
 QUERIES = [
     (title, expr)
     for title, expr in panel_queries({"$model": ".*", "$__rate_interval": faster("5m")})
@@ -37,7 +40,7 @@ LIGHT = {
     "KV cache in use",
 }
 """Zero at most scrapes of a light load."""
-NEVER = {"Waiting in the gateway", "Requests refused"}
+NEVER = {"Waiting in the gateway", "Requests refused", "Prompts not stripped"}
 """They take a load that would make all else slow."""
 
 
