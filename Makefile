@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench chaos fuzzers fuzz lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench fairness chaos fuzzers fuzz lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,6 +72,9 @@ eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/
 
 bench: setup  ## measure serving: many tasks, the bare engine, the full prompt in context
 	@$(BIN)/python -m bench.serving --out bench/results/serving.json
+
+fairness: setup  ## measure what one tenant notices of another, half an hour on an idle machine
+	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json
 
 chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
 	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json

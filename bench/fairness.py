@@ -1,0 +1,146 @@
+"""`python -m bench.fairness`: what one tenant notices of another, on the real stack.
+
+flood   a tenant asks one question after the other, another has 100 under way at all times or none:
+        seconds to the first token, in pairs of both that alternate
+timing  a tenant has prompts compiled that another has, or that nobody has: seconds of each, and
+        how well they tell the two apart
+
+Redis, gateway, router service (Ray) and worker are the real ones, of the shipped checkpoint. On a
+machine that does other work the figures are that work's.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+
+from bench import flood
+from bench.paired import quantile_differences, told_apart
+from bench.serving import say
+from bench.tenant_stack import TenantStack, tenant_stack
+from loragen.suite.demo import DEMO
+from loragen.suite.splits import Split
+
+OWNER, STRANGER = "owner", "stranger"
+GROUPS: Final = ("another_has_it", "nobody_has_it", "has_it_itself")
+"""The third shows that the measure can tell what it should: its own tasks are there already."""
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
+    pairs: Annotated[int, typer.Option(help="Pairs of a time with the flood and one without.")] = 9,
+    questions: Annotated[int, typer.Option(help="Questions in each half of a pair.")] = 60,
+    clients: Annotated[int, typer.Option(help="Requests of the flood under way.")] = 100,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of each answer to the calm one.")] = 8,
+    flood_max_tokens: Annotated[int, typer.Option(help="Tokens of the flood's answers.")] = 64,
+    batch: Annotated[int, typer.Option(help="Requests in the worker's batch.")] = 32,
+    share: Annotated[
+        int, typer.Option(help="Of them, those one tenant may have (max_outstanding_of_tenant).")
+    ] = 28,
+    prompts: Annotated[int, typer.Option(help="Prompts compiled in each group.")] = 2_000,
+    minutes: Annotated[float, typer.Option(help="Begin no further prompts after so long.")] = 20.0,
+) -> None:
+    """Measure a flood's cost to another tenant, and what the time of a compile tells."""
+    model = {"max_num_seqs": batch, "max_outstanding_of_tenant": share, "max_waiting": 4 * clients}
+    tenants = [flood.CALM, flood.FLOOD, OWNER, STRANGER]
+    protocol = flood.Protocol(clients, questions, max_tokens, flood_max_tokens)
+    with tenant_stack(tenants, model, say) as stack:
+        flooded = asyncio.run(flood.measure(stack, protocol, pairs=pairs, say=say))
+        seconds = compile_all(stack, prompts, minutes=minutes)
+    report = {
+        "command": " ".join(["python -m bench.fairness", *sys.argv[1:]]),
+        "machine": {
+            "cpus": os.cpu_count(),
+            "platform": platform.platform(),
+            "load": os.getloadavg(),
+        },
+        "stack": "gateway, Redis, router service and worker: all real, the demo checkpoint",
+        "protocol": {
+            "pairs": pairs,
+            "questions": questions,
+            "clients": clients,
+            "max_tokens": [max_tokens, flood_max_tokens],
+            "batch": batch,
+            "share": share,
+        },
+        "flood": flood_report(flooded),
+        "timing": {
+            "another_against_nobody": told_apart(seconds[GROUPS[1]], seconds[GROUPS[0]]),
+            "itself_against_nobody": told_apart(seconds[GROUPS[1]], seconds[GROUPS[2]]),
+        },
+    }
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    say(json.dumps({name: report[name] for name in ("flood", "timing")}))
+
+
+def flood_report(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the flood, and whether its bound holds.
+
+    The bound: at most a fifth more than without it, and a step of the engine, which a request that
+    comes must let end.
+    """
+    pairs = flood.sides(measured["pairs"])
+    steps = [step for pair in measured["pairs"] for step in pair[True].steps]
+    step_ms = round(1_000 * statistics.median(steps), 2)
+    p99 = quantile_differences(pairs, 0.99)
+    bound_ms = round(1.2 * p99["off_ms"] + step_ms, 2)
+    return {
+        "first_token_p50": quantile_differences(pairs, 0.5),
+        "first_token_p99": p99,
+        "step_ms": step_ms,
+        "bound_ms": bound_ms,
+        "holds": p99["on_ms"] <= bound_ms,
+        "flood_requests": measured["outcomes"],
+        "pairs_p50_ms": [
+            [round(1_000 * statistics.median(side), 2) for side in pair] for pair in pairs
+        ],
+    }
+
+
+def compile_all(stack: TenantStack, prompts: int, *, minutes: float) -> dict[str, list[float]]:
+    """Return the seconds that a stranger's compiles took, in an order that is drawn."""
+    chance, started = random.Random(0), time.perf_counter()
+    seconds: dict[str, list[float]] = {group: [] for group in GROUPS}
+    with httpx.Client(base_url=stack.url, timeout=120) as client:
+        for number in range(prompts + 1):  # the first warms up
+            if time.perf_counter() - started > 60 * minutes:
+                break
+            texts = {group: _prompt(3 * number + i) for i, group in enumerate(GROUPS)}
+            _compile(client, stack, OWNER, texts["another_has_it"])
+            _compile(client, stack, STRANGER, texts["has_it_itself"])
+            for group in chance.sample(GROUPS, len(GROUPS)):
+                took = _compile(client, stack, STRANGER, texts[group])
+                if number:
+                    seconds[group].append(took)
+            if number % 100 == 0:
+                say(f"prompt {number}/{prompts}")
+    return seconds
+
+
+def _prompt(seed: int) -> str:
+    family = DEMO.seen[(seed // len(GROUPS)) % len(DEMO.seen)]
+    # A number, because a suite of few words would draw some prompts twice.
+    return f"{DEMO.draw(family, Split.UNSEEN_PROMPTS, seed).text} (No. {seed:06d})"
+
+
+def _compile(client: httpx.Client, stack: TenantStack, tenant: str, prompt: str) -> float:
+    body = {"model": "demo", "system_prompt": prompt}
+    started = time.perf_counter()
+    reply = client.post("/v1/tasks", json=body, headers=stack.headers(tenant))
+    took = time.perf_counter() - started
+    if reply.is_error or reply.json()["status"] != "ready":
+        raise RuntimeError(reply.text)
+    return took
+
+
+if __name__ == "__main__":
+    typer.run(main)
