@@ -34,4 +34,5 @@ def test_a_task_is_refined_on_probes_and_serves_on(stack: Stack) -> None:
     if after["status"] == "ready":
         assert answer.headers["x-loragen-recipe"] == after["recipe"]["id"]
     else:
-        assert answer.headers["x-loragen-fallback-reason"] == "low_fidelity"
+        reason = answer.headers["x-loragen-fallback-reason"]
+        assert reason in ("low_fidelity", "model_unsure")
