@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import redis.asyncio as redis
 
+from loragen.background import end
 from loragen.errors import StoreUnavailable
 from loragen.redis_client import mapped
 
@@ -119,8 +120,7 @@ async def keep(
     try:
         yield
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await end([renewing])
         with suppress(StoreUnavailable):  # it ends by itself
             await leases.release(name, token)
 

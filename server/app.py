@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from config.settings import Settings
 from loragen import __version__, metrics
+from loragen.background import end
 from loragen.drain import Drain
 from loragen.errors import ConfigError, StoreUnavailable
 from loragen.keys import TenantKeys
@@ -19,7 +20,6 @@ from server import exposition, generation, names, responses, system, tasks, tran
 from server.admin import build_admin
 from server.authentication import Authenticator
 from server.auto import Auto
-from server.background import end
 from server.body_limit import BodyLimit
 from server.compiler import Compiler
 from server.conversation import ConversationRule

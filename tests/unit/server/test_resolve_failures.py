@@ -213,6 +213,20 @@ async def test_a_recipe_a_worker_refused_is_compiled_for_the_pool_of_now(bench: 
     assert (await bench.stored()).id == old.task.id
 
 
+async def test_a_recipe_for_a_third_pool_leaves_nothing_of_the_one_for_the_first(
+    bench: Bench,
+) -> None:
+    await bench.register()
+    held = await bench.resolve()
+    for pool_id in ("00" * 32, "0f" * 32):
+        bench.generator.pool_id = pool_id
+        held = await bench.resolver.recompile(held)
+    stored = await bench.stored()
+    assert [ref.pool_id for ref in stored.recipes] == ["0f" * 32, "00" * 32]
+    kept = [bench.recipes.keys(stored, ref)[0] for ref in stored.recipes]
+    assert sorted(bench.store.recipe_keys()) == sorted(kept)
+
+
 async def test_a_task_set_aside_serves_its_prompt_until_memory_is_stale(bench: Bench) -> None:
     await bench.register()
     ready = await bench.resolve()
