@@ -42,6 +42,8 @@ class Phase:
     other_lr: float = 6e-3
     decays: bool = False
     """Lowers the learning rates to nothing over the phase."""
+    is_kept: bool = False
+    """The published model is the mean of the weights that such phases end with."""
 
     def factor(self, step: int) -> float:
         """Return the factor on the learning rates at a step of the phase."""
@@ -53,6 +55,11 @@ def _early(name: str, style: int, steps: int, **settings: Any) -> Phase:
     return Phase(name, style, steps, matrix_lr=0.02, other_lr=3e-3, **settings)
 
 
+def _cooldown(name: str, steps: int, **settings: Any) -> Phase:
+    """Return a phase that ends in a model of use."""
+    return Phase(name, style=4, steps=steps, decays=True, is_kept=True, **settings)
+
+
 PHASES: Final = (
     _early("pairs", style=0, steps=800, until=0.9),
     _early("turns", style=1, steps=800, until=0.9),
@@ -62,9 +69,11 @@ PHASES: Final = (
     Phase("widen", style=4, steps=80, text_share=0.35, short_share=1.0),
     Phase("rules", style=4, steps=1200, text_share=0.8, short_share=1.0, binding_share=0.5),
     Phase("prompts", style=4, steps=1300, text_share=0.85, short_share=0.4, binding_share=0.2),
-    Phase("cooldown", style=4, steps=600, text_share=0.9, short_share=0.3, decays=True),
+    Phase(
+        "cooldown", style=4, steps=600, text_share=0.9, short_share=0.3, decays=True, is_kept=True
+    ),
     Phase("again", style=4, steps=300, text_share=0.9, short_share=0.2, binding_share=0.2),
-    Phase("end", style=4, steps=500, text_share=0.95, short_share=0.2, decays=True),
+    _cooldown("end", steps=500, text_share=0.95, short_share=0.2),
 )
 
 

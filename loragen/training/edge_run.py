@@ -9,6 +9,7 @@ on ends with the same weights as one that never stopped. Without `state.pt` it g
 with an optimiser that warms up again.
 """
 
+import copy
 import json
 import logging
 import math
@@ -20,8 +21,8 @@ from random import Random
 from typing import Final
 
 import torch
-from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.suite.splits import Catalogue
 from loragen.template import FILE_NAME
@@ -94,6 +95,10 @@ class EdgeRun:
         return self._folder / "state.pt"
 
     @property
+    def _kept(self) -> Path:
+        return self._folder / "kept"
+
+    @property
     def _position(self) -> Path:
         return self._folder / "position.json"
 
@@ -113,8 +118,7 @@ class EdgeRun:
 
     def save(self) -> None:
         """Write a checkpoint; a process killed while it writes leaves the last one whole."""
-        self.model.generation_config.do_sample = False
-        self.model.save_pretrained(self._folder / "edge")
+        self._published().save_pretrained(self._folder / "edge")
         state = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state(),
@@ -124,6 +128,21 @@ class EdgeRun:
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self._state)
+
+    def _published(self) -> LlamaForCausalLM:
+        """Return the model, or, after the last phase, the mean of all that were kept.
+
+        What the last forgets of families that it never sees, the mean keeps (model soups, Wortsman
+        et al., arXiv 2203.05482).
+        """
+        self.model.generation_config.do_sample = False
+        files = sorted(self._kept.glob("*.safetensors")) if self.position.phase is None else []
+        if not files:
+            return self.model
+        kept = [load_file(file) for file in files]
+        mean = copy.deepcopy(self.model)
+        mean.load_state_dict({name: sum(w[name] for w in kept) / len(kept) for name in kept[0]})
+        return mean
 
     def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
         """Train until the phase ends or may not go on."""
@@ -146,6 +165,9 @@ class EdgeRun:
                 self.save()
                 saved = time.monotonic()
         if position.phase is not phase:
+            if phase.is_kept:
+                self._kept.mkdir(exist_ok=True)
+                save_file(self.model.state_dict(), self._kept / f"{phase.name}.safetensors")
             logger.info("edge: phase %s is over after %d steps in all", phase.name, position.total)
 
     def _draw(self, phase: Phase, texts: Iterator[Batch]) -> tuple[Batch, int | None]:

@@ -1,9 +1,11 @@
 """The curriculum goes on when the drill is right, and a run goes on where it stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from loragen.suite.demo import DEMO
@@ -99,3 +101,17 @@ def test_without_its_state_a_run_goes_on_from_its_model(tmp_path: Path, spec: Ru
     assert again.train()
     published = GenerationConfig.from_pretrained(tmp_path / "edge")
     assert not published.do_sample
+
+
+def test_the_published_model_is_the_mean_of_the_kept_ones(tmp_path: Path, spec: RunSpec) -> None:
+    first, last = spec.phases
+    kept = replace(spec, phases=(replace(first, is_kept=True), replace(last, is_kept=True)))
+    assert EdgeRun(tmp_path, kept, seed=3).train()
+    ends = [load_file(tmp_path / "kept" / f"{name}.safetensors") for name in ("pairs", "text")]
+    published = load_file(tmp_path / "edge" / "model.safetensors")
+    for name, weight in published.items():
+        torch.testing.assert_close(weight, (ends[0][name] + ends[1][name]) / 2)
+    assert any(not torch.equal(weight, ends[1][name]) for name, weight in published.items())
+    assert EdgeRun(tmp_path, kept, seed=3).train()  # done already: the same again
+    again = load_file(tmp_path / "edge" / "model.safetensors")
+    assert all(torch.equal(weight, again[name]) for name, weight in published.items())
