@@ -80,7 +80,7 @@ def _lines(pools: dict[str, Any]) -> list[str]:
     workers, progress = pools["workers"], pools["progress"]
     lines = []
     for pool_id in sorted(
-        {*states, *workers}, key=lambda each: states.get(each, "-"), reverse=True
+        sorted({*states, *workers}), key=lambda each: states.get(each, "-"), reverse=True
     ):
         held = workers.get(pool_id, 0)
         fields = [pools["model"], pool_id, states.get(pool_id, "-"), f"{held} workers"]

@@ -420,6 +420,7 @@ def test_an_implicit_task_can_be_registered_and_is_not_compiled_again(gate: Gate
     assert gate.http.get(f"/v1/tasks/{TASK_ID}").json()["policy"] == {
         "fallback": "error",
         "refine": "auto",
+        "shadow": "allow",
     }
     assert gate.create(PROMPT)["cached"]
     assert gate.generator.calls == {PROMPT: 1}

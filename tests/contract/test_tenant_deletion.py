@@ -16,7 +16,9 @@ import loragen
 from loragen.api_key import ApiKey, KeyRecord
 from loragen.clocks import Work
 from loragen.limits import Limits
+from loragen.pools import PoolState
 from loragen.tenants import Tenant
+from loragen.upgrades import Progress
 from loragen.usage import Numbers, UsageKey
 from server.shared import Shared
 from server.tenancy import Tenancy
@@ -29,8 +31,11 @@ pytestmark = pytest.mark.redis
 TENANT, OTHER = "acme-7f3a", "acme-7f3a-2"
 NOT_KEYS = {"invalidations"}
 """A channel: what is said there is not kept."""
-OF_NOBODY = {"usage-batch", "clock-tags", "clock-ends", "clock-now"}
-"""Random ids and edge models, no tenants; they end by themselves."""
+OF_NOBODY = {
+    *("usage-batch", "clock-tags", "clock-ends", "clock-now"),
+    *("pools", "upgrade-progress"),
+}
+"""Random ids and edge models, no tenants."""
 LIMITS = Limits.model_validate(
     {"requests_per_minute": 99, "tokens_per_minute": 99, "concurrent_requests": 9}
 )
@@ -88,6 +93,8 @@ async def fill(shared: Shared, tenant: str) -> None:
     await shared.limiter.take(tenant, "tokens", limit=9)
     await shared.limiter.take(tenant, "compiles", limit=9)
     await shared.clocks.start(tenant, MODEL, uuid4().hex, Work(1, 1))
+    await shared.pools.replace(MODEL, PoolState(), PoolState(serving="ab" * 32))
+    await shared.progress.write(MODEL, Progress(pool_id="ab" * 32))
     today = date.today()
     usage = UsageKey(tenant, today, MODEL, "compiled", tasks[0].id)
     await shared.usage.add(f"batch-{len(tenant)}", {usage: Numbers(requests=1)})

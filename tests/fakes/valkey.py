@@ -57,10 +57,10 @@ class Valkey:
         self._process.wait(10)
 
     def names(self, namespace: str) -> set[bytes]:
-        """Return the keys of a namespace but those of usage, which every request leaves."""
-        usage = (f"{namespace}:usage:".encode(), f"{namespace}:usage-batch:".encode())
+        """Return the keys of a namespace but usage and clocks, which every request leaves."""
+        left = tuple(f"{namespace}:{kind}".encode() for kind in ("usage", "clock"))
         found = {bytes(name) for name in self.client.scan_iter(f"{namespace}:*")}
-        return {name for name in found if not name.startswith(usage)}
+        return {name for name in found if not name.startswith(left)}
 
     def contents(self, namespace: str) -> Iterator[bytes]:
         """Yield every key and every value of a namespace."""

@@ -9,7 +9,10 @@ DECLARED = {
     for name, value in vars(metrics).items()
     if isinstance(value, Counter | Gauge | Histogram)
 }
-LABELS = {"tier", "cause", "outcome", "reason", "model", "mode", "route", "code", "worker", "limit"}
+LABELS = {
+    *("tier", "cause", "outcome", "reason", "model", "mode", "route", "code", "worker", "limit"),
+    "expert",
+}
 
 
 def test_every_metric_has_our_prefix_and_a_help_sentence() -> None:
