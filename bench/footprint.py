@@ -18,11 +18,12 @@ from redis.retry import Retry
 
 from bench.worker import free_port
 from loragen.keys import TenantKeys
+from loragen.measurement import Measurement
 from loragen.method.generator import Generator
 from loragen.redis_store import RedisStore
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
-from loragen.task import Measurement, RecipeRef, Task
+from loragen.task import RecipeRef, Task
 from server.recipe_tier import RecipeTier
 
 

@@ -52,7 +52,7 @@ from server.shared import Shared
 from server.standing import Standing
 from server.store_watch import watch_store
 from server.tenancy import Tenancy
-from server.transport import Transport
+from server.transport import worker_client
 from server.upgrades import Upgrades
 from server.usage_meter import UsageMeter
 
@@ -128,17 +128,7 @@ def build_app(
         crews,
         workers,
         interval_seconds=settings.server.probe_interval_seconds,
-        discovery=Discovery(
-            {
-                model.name: [
-                    str(url)
-                    for url in (model.worker_service, model.next_worker_service)
-                    if url is not None
-                ]
-                for model in settings.edge_models
-                if model.worker_service is not None
-            }
-        ),
+        discovery=Discovery.of(settings.edge_models),
     )
     authenticator = Authenticator(
         shared.tenants,
@@ -168,7 +158,11 @@ def build_app(
     )
     pools = Pools(crews, shared.pools, standing.withheld)
     compiled = frozenset(each.name for each in settings.edge_models if each.generator is not None)
-    memory = _memory(settings)
+    memory = MemoryTier(
+        entries=settings.store.memory_entries,
+        max_bytes=settings.store.memory_bytes,
+        ttl_seconds=settings.store.memory_ttl_seconds,
+    )
     compiler = Compiler(
         dict.fromkeys(compiled, generator),
         shared,
@@ -301,30 +295,3 @@ def build_app(
     )
     app.add_middleware(Envelope)
     return app
-
-
-def _memory(settings: Settings) -> MemoryTier:
-    return MemoryTier(
-        entries=settings.store.memory_entries,
-        max_bytes=settings.store.memory_bytes,
-        ttl_seconds=settings.store.memory_ttl_seconds,
-    )
-
-
-def worker_client(settings: Settings) -> httpx.AsyncClient:
-    """Return the client that carries the workers' key, and how long they may be silent."""
-    secret = settings.worker_secret
-    return httpx.AsyncClient(
-        headers={"authorization": f"Bearer {secret.get_secret_value()}"} if secret else {},
-        timeout=httpx.Timeout(
-            settings.server.request_timeout_seconds,
-            connect=settings.server.connect_timeout_seconds,
-        ),
-        # Admission is the crews' business; a pool limit here would only hide their lines.
-        # Idle connections go before a worker (5 s) closes them under a request.
-        transport=Transport(
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=256, keepalive_expiry=2.0
-            )
-        ),
-    )

@@ -9,9 +9,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 import httpx
+
+from config.edge_model import EdgeModelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,20 @@ class Discovery:
         self._lookup = lookup or resolve_addresses
         self._silent: set[str] = set()
         self._listed: dict[str, tuple[str, ...]] = {}
+
+    @classmethod
+    def of(cls, edge_models: Sequence[EdgeModelSettings]) -> Self:
+        """Return the services that are configured."""
+        services = {
+            model.name: [
+                str(url)
+                for url in (model.worker_service, model.next_worker_service)
+                if url is not None
+            ]
+            for model in edge_models
+            if model.worker_service is not None
+        }
+        return cls(services)
 
     async def look(self) -> dict[str, tuple[str, ...]]:
         """Return the URLs of the workers of every edge model of which a name was ever answered."""

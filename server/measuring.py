@@ -24,8 +24,9 @@ from loragen.errors import (
     TaskNotFound,
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
+from loragen.measurement import Measurement
 from loragen.recipe import Recipe
-from loragen.task import Measurement, Task
+from loragen.task import Task
 from loragen.wire import MeasureReply, MeasureRequest, ProbeText
 from server.compiler import recipe_lease
 from server.generator import Generator

@@ -21,8 +21,9 @@ from loragen.errors import (
     TaskNotFound,
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
+from loragen.measurement import Measurement, RefineOutcome
 from loragen.recipe import Recipe
-from loragen.task import Measurement, RecipeRef, RefineOutcome, Task
+from loragen.task import RecipeRef, Task
 from loragen.wire import ProbeText, RefineReply, RefineRequest
 from server.compiler import recipe_lease
 from server.generator import Generator

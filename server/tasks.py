@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from loragen.errors import TaskNotFound
-from loragen.task import FallbackReason, Measurement, RefineOutcome, Task, TaskRecord
+from loragen.measurement import Measurement, RefineOutcome
+from loragen.task import FallbackReason, Task, TaskRecord
 from server.document import described
 from server.registration import finish, register, remove
 from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest

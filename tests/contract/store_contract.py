@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loragen.errors import LimitExceeded, TaskNotFound
+from loragen.measurement import Measurement, RefineOutcome
 from loragen.store import Store
-from loragen.task import Measurement, Policy, RecipeRef, RefineOutcome, Spare, Task, TaskRecord
+from loragen.task import Policy, RecipeRef, Spare, Task, TaskRecord
 
 TENANT = "default"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"default": None}}}]

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from config.edge_model import EdgeModelSettings
-from server.app import build_app, worker_client
+from server.app import build_app
+from server.transport import worker_client
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MODEL, redis_store, settings
 from tests.fakes.live import live, wait_until

@@ -16,8 +16,9 @@ from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
 from loragen.redis_store import RedisStore
 from loragen.store import Store
-from server.app import build_app, worker_client
+from server.app import build_app
 from server.shared import Shared
+from server.transport import worker_client
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.live import LiveServer, live, wait_until
 from tests.fakes.shared_state import shared_state

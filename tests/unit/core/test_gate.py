@@ -3,7 +3,8 @@
 import pytest
 
 from loragen.gate import Gate
-from loragen.task import Measurement, Policy, RecipeRef, Task
+from loragen.measurement import Measurement
+from loragen.task import Policy, RecipeRef, Task
 
 RECIPE = "ab" * 32
 

@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loragen.task import Measurement, RecipeRef, RefineOutcome, Task, TaskRecord
+from loragen.measurement import Measurement, RefineOutcome
+from loragen.task import RecipeRef, Task, TaskRecord
 from tests.contract.store_contract import REF, task_of
 
 A, B, C = ("0a" * 32, "0b" * 32, "0c" * 32)
