@@ -111,6 +111,12 @@ class Cluster:
         assert reply.status_code == 201, reply.text
         return str(reply.json()["id"])
 
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until every gateway knows of so many workers that they are well."""
+        line = f'loragen_healthy_workers{{model="{MODEL}"}} {count}.0'
+        for each in self.gateways:
+            wait_until(partial(_says, each, line), seconds=30)
+
     def questions(self, tasks: int) -> list[Question]:
         """Return questions to so many tasks, streamed and not."""
         asked = []
@@ -126,6 +132,10 @@ class Cluster:
                 Question({**body, "stream": stream}, right.__eq__) for stream in (False, True)
             ]
         return asked
+
+
+def _says(gate: GatewayProcess, line: str) -> bool:
+    return line in gate.http.get("/metrics").text.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +202,10 @@ def steady(load: Load) -> None:
 
 def kill_worker(cluster: Cluster, load: Load) -> None:
     cluster.servers[0].kill()
+    cluster.wait_for_workers(1)
     steady(load)
     cluster.servers[0].start()
+    cluster.wait_for_workers(2)
     seen = len(cluster.workers[0].seen)
     wait_until(lambda: len(cluster.workers[0].seen) > seen + 5)  # it is used again
     steady(load)
@@ -210,6 +222,7 @@ def drain_worker(cluster: Cluster, load: Load) -> None:
     assert len(worker.seen) == seen
     worker.is_draining = False
     cluster.servers[1].start()
+    cluster.wait_for_workers(2)
     wait_until(lambda: len(worker.seen) > seen + 5)
     assert load.count("error event") + load.count("refused") == broken
 
