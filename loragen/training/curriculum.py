@@ -42,6 +42,8 @@ class Phase:
     other_lr: float = 6e-3
     decays: bool = False
     """Lowers the learning rates to nothing over the phase."""
+    is_frozen: bool = False
+    """Leaves a generator's cloud model as it is, and trains only what reads its states."""
     is_kept: bool = False
     """The published model is the mean of the weights that such phases end with."""
 

@@ -101,7 +101,7 @@ TENANTS_DENSE: Final = GeneratorRunSpec(
     experts=64,
     rank=1,
     phases=(
-        Phase("bind", 0, 1000, until=0.8),
+        Phase("bind", 0, 1000, until=0.8, is_frozen=True),
         Phase("links", 1, 1500, grows=True),
         Phase("rows", 2, 400, until=0.75),
         Phase("tables", 2, 400, text_share=0.5, short_share=1.0, binding_share=0.5, most_rows=4),
@@ -184,6 +184,7 @@ class GeneratorRun:
     def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
         """Train until the phase ends or may not go on."""
         position = self.position
+        self.reader.cloud.requires_grad_(not phase.is_frozen)
         texts = self._texts(phase)
         stage = f"generator {self._spec.level.name.lower()} {phase.name}"
         progress = Progress(logger, stage, phase.steps, done=position.step)

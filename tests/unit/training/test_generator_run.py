@@ -27,7 +27,7 @@ SPEC = GeneratorRunSpec(
     experts=4,
     rank=1,
     phases=(
-        Phase("bind", 0, 2, grows=True),
+        Phase("bind", 0, 2, grows=True, is_frozen=True),
         Phase("rules", 3, 3, text_share=0.5, short_share=1.0),
         Phase("prompts", 3, 2, text_share=1.0, decays=True),
     ),
@@ -95,6 +95,25 @@ def test_a_published_run_goes_on_to_its_end(
     assert not state.exists()
     assert not position.exists()
     Generator.load(layout.generator(SPEC.level))
+
+
+def test_a_frozen_phase_leaves_the_cloud_model_as_it_is(
+    tmp_path: Path, edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    run = GeneratorRun(edge, tokenizer, SPEC, 3, tmp_path / "state.pt")
+
+    def weights() -> dict[str, torch.Tensor]:
+        return {name: weight.clone() for name, weight in run.reader.state_dict().items()}
+
+    def changed(before: dict[str, torch.Tensor]) -> set[str]:
+        return {name for name, weight in weights().items() if not torch.equal(weight, before[name])}
+
+    start = weights()
+    run.train(steps=2)
+    assert "binder.views.0.weight" in changed(start)
+    assert not any(name.startswith("cloud.") for name in changed(start))
+    run.train(steps=1)
+    assert any(name.startswith("cloud.") for name in changed(start))
 
 
 def test_training_leaves_the_edge_model_as_it_is(
