@@ -39,6 +39,7 @@ class Stack:
         measure: bool = False,
         server: dict[str, Any] | None = None,
         upgrades: dict[str, Any] | None = None,
+        logs: dict[str, Any] | None = None,
     ) -> None:
         """Start the demo's edge model, or `first` instead, and more models; none has a port yet.
 
@@ -57,6 +58,7 @@ class Stack:
             "server": {"port": self.port, "measure": measure, **(server or {})},
             "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
             "upgrades": upgrades or {},
+            "logs": logs or {},
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [
                 (first or demo_model()) | {"port": worker_port, "workers": workers},

@@ -1,0 +1,103 @@
+"""No process logs what is secret, at the most talkative level; nor does Redis hold it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.stack import MODEL, Stack, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PROMPT, TOOL, PROBE, MESSAGE = (
+    f"CANARY-{word}-9c17" for word in ("prompt", "tool", "probe", "message")
+)
+ENCRYPTION_KEY = "e7" * 32
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack of its own that logs all it can and seals what it stores."""
+    folder: Path = tmp_path_factory.mktemp("secrecy")
+    key = folder / "state" / "secrets" / "encryption_key"
+    key.parent.mkdir(mode=0o700, parents=True)
+    key.touch(mode=0o600)
+    key.write_text(ENCRYPTION_KEY)
+    running = Stack(folder, measure=True, logs={"level": "DEBUG"})
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.interrupt()
+
+
+def use(stack: Stack) -> None:
+    """Let every process handle what is secret."""
+    tools = [{"type": "function", "function": {"name": "clock", "description": TOOL}}]
+    probes = [{"input": f"{PROBE} {number}"} for number in range(8)]
+    task = stack.create(f"You are {PROMPT}.", probes=probes)
+    stack.create(f"You are {PROMPT}.", tools=tools)
+    refine = stack.http.post(f"/v1/tasks/{task['id']}/refine", json={"probes": probes})
+    assert refine.status_code in (202, 409), refine.text
+    wait_until(
+        lambda: (
+            (stack.http.get(f"/v1/tasks/{task['id']}").json()["refine"] or {}).get("status")
+            not in (None, "running")
+        ),
+        300,
+    )
+    for stream in (False, True):
+        assert stack.ask(MESSAGE, task["id"], stream=stream).status_code == 200
+    system = {"role": "system", "content": f"{PROMPT} as text."}
+    user = {"role": "user", "content": MESSAGE}
+    for _ in range(2):
+        body = {"model": MODEL, "messages": [system, user], "max_tokens": 4}
+        assert stack.http.post("/v1/chat/completions", json=body).status_code == 200
+    headers = {"authorization": f"Bearer {stack.worker_secret}"}
+    for wrong in (
+        {"model": MODEL, "messages": [user], "loragen_recipe": MESSAGE},
+        {"model": MODEL, "messages": [{"role": "wizard", "content": MESSAGE}]},
+        {"model": "unknown", "messages": [user]},
+    ):
+        url = f"{stack.worker_url}/v1/chat/completions"
+        assert httpx.post(url, json=wrong, headers=headers, timeout=60).status_code >= 400
+    assert stack.http.post("/v1/tasks", json={"model": MODEL, "system_prompt": [PROMPT]}).is_error
+
+
+def test_no_log_and_no_redis_value_holds_what_is_secret(talkative: Stack) -> None:
+    use(talkative)
+    folder = talkative.state / "logs"
+    logs = {
+        path.name: path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()
+    }
+    assert {"server.log", "router_service.log", f"worker-{MODEL}.log", "redis.log"} <= set(logs)
+    assert '"DEBUG"' in logs["server.log"]
+    assert "PROMPTS ARE STORED AS THEY ARE" not in logs["server.log"]
+    secrets = [
+        *(PROMPT, TOOL, PROBE, MESSAGE),
+        *(path.read_text().strip() for path in (talkative.state / "secrets").iterdir()),
+    ]
+    said = {**logs, "launcher": talkative.printed(), "metrics": talkative.http.get("/metrics").text}
+    assert [
+        (name, line)
+        for name, text in said.items()
+        for line in text.splitlines()
+        if any(secret in line for secret in secrets)
+    ] == []
+    client: Any = talkative.redis()
+    client.save()
+    files = [path for path in (talkative.state / "redis").rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert not any(secret.encode() in path.read_bytes() for secret in (PROMPT, TOOL, PROBE))
+    values = [
+        part
+        for key in client.scan_iter("*:task:*")
+        for pair in client.hgetall(key).items()
+        for part in (key, *pair)
+    ]
+    assert values
+    assert not [each for each in values if b"CANARY" in each]
