@@ -1,5 +1,6 @@
 """Every Prometheus metric, declared once: base units, labels from closed sets, never a task id."""
 
+from collections.abc import Iterable
 from typing import Final, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -184,25 +185,22 @@ HEALTHY_WORKERS = Gauge(
 STORE_UP = Gauge("loragen_store_up", "1 while Redis answers this gateway, else 0.")
 
 
-def start_series() -> None:
+def start_series(edge_models: Iterable[str]) -> None:
     """Show the counters of closed label sets at 0: `rate` does not see one appear at 1."""
-    for tier in ("memory", "redis"):
-        RECIPE_CACHE_HITS.labels(tier)
-        RECIPE_CACHE_MISSES.labels(tier)
-    for limit in ("queue", *get_args(Limit)):
-        LIMITS_REJECTED.labels(limit)
-    for outcome in ("passed", "low", "unsure", "failed"):
-        MEASURES.labels(outcome)
-    for outcome in ("taken", "over_budget"):
-        SHADOW_MESSAGES.labels(outcome)
-    for cause in ("measure", "drift", "harm"):
-        DEMOTIONS.labels(cause)
-    for cause in ("measure", "refine", "shadow"):
-        PROMOTIONS.labels(cause)
-    for outcome in ("done", "failed"):
-        RECOMPILES.labels(outcome)
-    for outcome in ("done", "kept", "failed"):
-        REFINES.labels(outcome)
-    for reason in get_args(FallbackReason):
-        COMPILE_FAILURES.labels(reason)
-        FALLBACKS.labels(reason)
+    tiers, reasons = ("memory", "redis"), get_args(FallbackReason)
+    for counter, values in (
+        (RECIPE_CACHE_HITS, tiers),
+        (RECIPE_CACHE_MISSES, tiers),
+        (LIMITS_REJECTED, ("queue", *get_args(Limit))),
+        (MEASURES, ("passed", "low", "unsure", "failed")),
+        (SHADOW_MESSAGES, ("taken", "over_budget")),
+        (DEMOTIONS, ("measure", "drift", "harm")),
+        (PROMOTIONS, ("measure", "refine", "shadow")),
+        (RECOMPILES, ("done", "failed")),
+        (REFINES, ("done", "kept", "failed")),
+        (COMPILE_FAILURES, reasons),
+        (FALLBACKS, reasons),
+        (PROMPTS_UNSTRIPPED, edge_models),
+    ):
+        for value in values:
+            counter.labels(value)

@@ -278,7 +278,7 @@ def build_app(
         app.include_router(part.router)
     if settings.server.metrics_port is None:
         app.include_router(exposition.router)
-    metrics.start_series()
+    metrics.start_series(crews)
     app.add_middleware(DrainMiddleware, drain=services.drain)
     app.add_middleware(
         BodyLimit,
