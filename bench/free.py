@@ -103,7 +103,7 @@ def main(
     rows = []
     for number, entry in enumerate(entries, start=1):
         rows.append(ask(desk, entry))
-        print(f"free: {number} of {len(entries)}, {rows[-1]['mode']}", file=sys.stderr, flush=True)
+        typer.echo(f"free: {number} of {len(entries)}, {rows[-1]['mode']}", err=True)
     compiled = [row for row in rows if row["mode"] == "compiled"]
     report = {
         "command": " ".join(["python -m bench.free", *sys.argv[1:]]),

@@ -7,7 +7,8 @@
 and, if the router has a binder, the states of the prompt's tokens --binder--> sums into the router.
 
 A checkpoint is a folder: `config.json` (format, relative paths of cloud and edge model, context,
-prefix, suffix, router), `generator.safetensors` (meta embeddings, router) and `pool.safetensors`.
+prefix, suffix, router), `generator.safetensors` (meta embeddings, router, binder if any) and
+`pool.safetensors`.
 
 A recipe is content-addressed, so the same prompt must give the same bytes in whatever batch it
 came. Matrix products round differently in other shapes; hence every prompt is read alone.
