@@ -75,6 +75,7 @@ bench: setup  ## measure serving: many tasks, the bare engine, the full prompt i
 
 fairness: setup  ## measure what one tenant notices of another, half an hour on an idle machine
 	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json
+	@$(BIN)/python -m bench.shadowing --out bench/results/shadowing.json
 
 chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
 	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,12 +37,15 @@ class TenantStack:
 
 @contextlib.contextmanager
 def tenant_stack(
-    tenants: list[str], model: dict[str, Any], say: Callable[[str], None]
+    tenants: list[str],
+    model: dict[str, Any],
+    say: Callable[[str], None],
+    settings: Mapping[str, dict[str, Any]] | None = None,
 ) -> Iterator[TenantStack]:
     """Run Redis, router service, a worker and a gateway until the block ends.
 
-    `model` is what differs from `config/demo.yaml` in its edge model. Nothing is measured or
-    refined, which would be load of its own.
+    `model` is what differs from `config/demo.yaml` in its edge model, `settings` what differs in
+    other sections. Nothing is measured or refined unless they say so: it would be load of its own.
 
     Raises:
         SystemExit: it did not start.
@@ -52,13 +55,16 @@ def tenant_stack(
         folder = Path(name)
         port = free_port()
         config = folder / "stack.yaml"
+        others = dict(settings or {})
+        server = {"port": port, "measure": False, "auth": "keys", **others.pop("server", {})}
         config.write_text(
             yaml.safe_dump(
                 {
                     "state_dir": str(folder / "state"),
-                    "server": {"port": port, "measure": False, "auth": "keys"},
+                    "server": server,
                     "generator": {"port": free_port(), "metrics_port": free_port()},
                     "edge_models": [{**demo, "port": free_port(), **model}],
+                    **others,
                 }
             )
         )
