@@ -1,6 +1,7 @@
 """Traffic: clients of all tenants, and what came of each of their requests."""
 
 import json
+import logging
 import random
 import threading
 import time
@@ -13,6 +14,8 @@ import httpx
 from tests.chaos.canaries import Canary
 from tests.chaos.errors import is_error_object
 from tests.chaos.tenants import Slot
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal[
     "right",
@@ -96,6 +99,7 @@ class Traffic:
                     self.kinds[kind] += 1
                     if kind in ("foreign answer", "wrong answer", "malformed"):
                         self.details.append(f"{kind}: {detail}")
+                        logger.warning("%s: %s", kind, detail)
                 if kind == "unreached":
                     self._ending.wait(0.1)
 
@@ -124,7 +128,8 @@ class Traffic:
             return "unreached", repr(error)
         allowed = slot.between(started, time.monotonic())
         kind = self._judge(reply, text, allowed, canary, is_stream=is_stream)
-        return kind, f"{slot.name} {reply.status_code} {canary} {text[-400:]}"
+        said = {k: v for k, v in reply.headers.items() if k.startswith("x-loragen")}
+        return kind, f"{slot.name} {reply.status_code} {said} {canary} {text[:4_000]}"
 
     def _judge(
         self,
