@@ -98,6 +98,12 @@ async def test_a_killed_actor_comes_back_and_no_compile_is_lost(
     assert pid not in {int(row[3]) for row in service.actors() if row[2] == "ALIVE"}
 
 
+async def test_its_actors_are_as_nice_as_it_is(service: RouterServiceProcess) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, service.service_pid)
+    actors = [int(row[3]) for row in service.actors() if row[2] == "ALIVE"]
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in actors] == [own] * len(actors) != []
+
+
 async def test_nothing_listens_beyond_loopback(service: RouterServiceProcess) -> None:
     own = {inode for pid in service.family() for inode in socket_inodes(pid)}
     listening = {address for address, inode in listeners() if inode in own}
