@@ -23,6 +23,9 @@ FILLERS: Final = (
 )
 """What stands between keys and values in real prompts."""
 
+_EASIER_SHARE: Final = 0.3
+"""Share of drawn batches whose style may be easier than the hardest."""
+
 _WORD_SHARE: Final = 0.3
 """Share of random words among the fillers before a table and in a question."""
 
@@ -74,13 +77,14 @@ STYLES: Final = (
 
 
 class Drill:
-    """Draws batches of table rows for one tokenizer."""
+    """Draws batches of table rows for one tokenizer, in `styles` from easy to hard."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         words: Sequence[str],
         *,
+        styles: Sequence[Style] = STYLES,
         rows: int = 32,
         questions: int = 16,
     ) -> None:
@@ -90,12 +94,20 @@ class Drill:
         self._fillers = _forms(vocab, FILLERS)
         self._words = _forms(vocab, sorted(set(words)))
         Random(0).shuffle(self._words)
+        self._styles = styles
         self._rows, self._questions = rows, questions
 
     @property
     def words(self) -> int:
         """Words that tables can hold."""
         return len(self._words)
+
+    def draw(self, hardest: int, words: int, rng: Random) -> tuple[Batch, int]:
+        """Draw a batch of the style number `hardest`, or at times of an easier one; return both."""
+        style = hardest
+        if rng.random() < _EASIER_SHARE:
+            style = rng.randint(0, hardest)
+        return self.batch(self._styles[style], words, rng), style
 
     def batch(self, style: Style, words: int, rng: Random) -> Batch:
         """Draw a batch over the first `words` words; no segment is bare."""

@@ -29,12 +29,13 @@ from loragen.template import FILE_NAME
 from loragen.training.batches import Batch, Renderer, StreamSpec, resumable_batches
 from loragen.training.checkpoint import save_tokenizer
 from loragen.training.curriculum import PHASES, Phase, Position
-from loragen.training.drill import STYLES, Drill
+from loragen.training.drill import Drill
 from loragen.training.optimizer import Optimizer, split_parameters
 from loragen.training.passes import (
     MESSAGE_WEIGHT,
     answer_loss,
     exact_matches,
+    fast_precision,
     message_loss,
     prompted_states,
 )
@@ -47,8 +48,6 @@ logger = logging.getLogger(__name__)
 VOCAB_SIZE: Final = 6144
 SAVE_EVERY_SECONDS: Final = 180.0
 _WARMUP: Final = 20
-_EASIER_SHARE: Final = 0.3
-"""Share of drill batches whose style may be easier than the phase's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,6 @@ class EdgeRun:
             questions=spec.drill_questions,
         )
         self._renderer = Renderer(self.tokenizer)
-        # Where bfloat16 is emulated a step takes ten times as long as in float32.
-        self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         self.position = Position(spec.phases)
         self._started_at = 0
         if self._state.exists():
@@ -175,17 +172,14 @@ class EdgeRun:
         rng = Random(f"{self._seed}/{self.position.total}")
         if rng.random() < phase.text_share:
             return next(texts), None
-        style = phase.style
-        if rng.random() < _EASIER_SHARE:
-            style = rng.randint(0, phase.style)
-        return self._drill.batch(STYLES[style], self._words, rng), style
+        return self._drill.draw(phase.style, self._words, rng)
 
     def _learn(self, batch: Batch, phase: Phase, *, is_text: bool) -> tuple[float, float]:
         """Take one step and return its loss and the share of exact answers before it."""
         position = self.position
         pad_id = self._renderer.pad_id
         self._optimizer.set_rates(phase.matrix_lr, phase.other_lr)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._has_fast_bfloat16):
+        with fast_precision():
             states = prompted_states(self.model, batch, pad_id).float()
         loss = answer_loss(self.model, states, batch.targets)
         with torch.no_grad():

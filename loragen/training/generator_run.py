@@ -42,7 +42,7 @@ from loragen.training.drill import STYLES, Drill, Style
 from loragen.training.fit import LINEARS, TrainablePool, to_columns
 from loragen.training.growth import CloudSize, grow
 from loragen.training.optimizer import Optimizer, split_parameters
-from loragen.training.passes import answer_loss, exact_matches, recipe_states
+from loragen.training.passes import answer_loss, exact_matches, fast_precision, recipe_states
 from loragen.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ _FIRST_WORDS: Final = 8
 
 
 _WARMUP: Final = 40
-_EASIER_SHARE: Final = 0.3
 
 LOOKUPS: Final = (
     Style(pairs=(2, 3)),
@@ -102,12 +101,12 @@ TENANTS_DENSE: Final = GeneratorRunSpec(
     rank=1,
     phases=(
         Phase("bind", 0, 1000, until=0.8, is_frozen=True),
-        Phase("links", 1, 1500, grows=True),
+        Phase("links", 1, 2200, grows=True),
         Phase("rows", 2, 400, until=0.75),
-        Phase("tables", 2, 400, text_share=0.5, short_share=1.0, binding_share=0.5, most_rows=4),
-        Phase("rules", 3, 800, text_share=0.8, short_share=0.5, binding_share=0.3),
-        Phase("prompts", 3, 1000, text_share=0.9, short_share=0.2),
-        Phase("cooldown", 3, 800, text_share=0.95, short_share=0.2, decays=True),
+        Phase("tables", 2, 300, text_share=0.5, short_share=1.0, binding_share=0.5, most_rows=4),
+        Phase("rules", 3, 500, text_share=0.8, short_share=0.5, binding_share=0.3),
+        Phase("prompts", 3, 600, text_share=0.9, short_share=0.2),
+        Phase("cooldown", 3, 500, text_share=0.95, short_share=0.2, decays=True),
     ),
     catalogue=TENANTS,
     binds=True,
@@ -145,9 +144,7 @@ class GeneratorRun:
         )
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer)
-        # Where bfloat16 is emulated a step takes ten times as long as in float32.
-        self._has_fast_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
-        self._drill = Drill(tokenizer, spec.catalogue.words, questions=8)
+        self._drill = Drill(tokenizer, spec.catalogue.words, styles=LOOKUPS, questions=8)
         self.position = Position(spec.phases, words=_FIRST_WORDS)
         self._started_at = 0
         if state.exists():
@@ -221,16 +218,13 @@ class GeneratorRun:
         rng = Random(f"{self._seed}/{self.position.total}")
         if rng.random() < phase.text_share:
             return next(texts), None
-        style = phase.style
-        if rng.random() < _EASIER_SHARE:
-            style = rng.randint(0, phase.style)
         words = min(self.position.words, self._drill.words)
-        return self._drill.batch(LOOKUPS[style], words, rng), style
+        return self._drill.draw(phase.style, words, rng)
 
     def _learn(self, batch: Batch, phase: Phase) -> tuple[float, float]:
         """Take one step and return the cross-entropy and the share of exact answers before it."""
         position = self.position
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._has_fast_bfloat16):
+        with fast_precision():
             gates_BLMN = self.reader(batch.prompts, batch.prompts != self._renderer.pad_id)
             columns_BLMR = to_columns(gates_BLMN, self._spec.rank)
             states = recipe_states(self._edge, batch, columns_BLMR, self._renderer.bos_id)

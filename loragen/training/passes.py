@@ -17,6 +17,15 @@ MESSAGE_WEIGHT: Final = 0.1
 """Weight in pretraining of what users say, beside what the model answers."""
 
 
+def fast_precision() -> torch.autocast:
+    """Return a context that computes in bfloat16, on a CPU that has it.
+
+    Where it is emulated a step takes ten times as long as in float32.
+    """
+    has_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16)
+
+
 def prompted_states(model: PreTrainedModel, batch: Batch, pad_id: int) -> torch.Tensor:
     """Return last hidden states [B, Q, S, D] of segments that read their prompt; zero on padding.
 
