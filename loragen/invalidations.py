@@ -2,10 +2,12 @@
 
     {ns}:invalidations     pub/sub channel    {"tenant", "task_id"}
 
-An empty task id means the tenant itself: its keys, its limits, or that it is gone.
+In place of the id stands a name that was pointed elsewhere, or nothing, which means the tenant
+itself: its keys, its limits, or that it is gone.
 
-Redis does not keep messages: one sent while a gateway is not connected is lost to it. The time to
-live of what gateways keep in memory is the safety net, so nothing here may be the only way.
+Redis does not keep messages: one sent while a gateway is not connected is lost to it. A follower is
+told when that may have been, and the time to live of what gateways keep in memory is the safety
+net, so nothing here may be the only way.
 """
 
 import asyncio
@@ -22,13 +24,19 @@ from loragen.redis_client import mapped
 logger = logging.getLogger(__name__)
 
 Forget = Callable[[str, str], None]
-"""Told the tenant and the id of a task that changed."""
+"""Told the tenant and the id of a task that changed, or a name."""
+Missed = Callable[[], None]
+"""Told that messages may have been missed."""
 WHOLE_TENANT: Final = ""
 """Stands for the id of a task where the tenant itself changed."""
 
 SILENCE_SECONDS: Final = 5.0
 """After this long without a message the connection is tried with a ping."""
 RECONNECT_SECONDS: Final = 0.2
+
+
+def nothing() -> None:
+    """Do nothing about messages that may have been missed."""
 
 
 class Invalidations(Protocol):
@@ -41,8 +49,11 @@ class Invalidations(Protocol):
             StoreUnavailable: Redis does not answer.
         """
 
-    async def follow(self, forget: Forget) -> None:
-        """Call `forget` for every message until cancelled, over lost connections too."""
+    async def follow(self, forget: Forget, missed: Missed = nothing) -> None:
+        """Call `forget` for every message until cancelled, over lost connections too.
+
+        `missed` is called whenever listening begins: what was sent before is not told.
+        """
 
 
 class RedisInvalidations:
@@ -62,21 +73,23 @@ class RedisInvalidations:
         async with mapped():
             await self._redis.publish(self._channel, message)
 
-    async def follow(self, forget: Forget) -> None:
+    async def follow(self, forget: Forget, missed: Missed = nothing) -> None:
         """Call `forget` for every message until cancelled, over lost connections too."""
         while True:
             try:
-                await self._listen(forget)
+                await self._listen(forget, missed)
             except StoreUnavailable:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _listen(self, forget: Forget) -> None:
-        async with mapped(), self._redis.pubsub(ignore_subscribe_messages=True) as listener:
+    async def _listen(self, forget: Forget, missed: Missed) -> None:
+        async with mapped(), self._redis.pubsub() as listener:
             await listener.subscribe(self._channel)
             while True:
                 message = await listener.get_message(timeout=SILENCE_SECONDS)
                 if message is None:
                     await listener.ping()
+                elif message["type"] == "subscribe":
+                    missed()
                 elif message["type"] == "message":
                     _tell(message["data"], forget)
 

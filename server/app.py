@@ -194,6 +194,7 @@ def build_app(
         names=shared.names,
         name_memory=NameMemory(
             shared.names,
+            shared.invalidations,
             entries=settings.store.memory_entries,
             retry_seconds=settings.store.memory_ttl_seconds,
         ),
@@ -246,6 +247,7 @@ def build_app(
                 watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
             ),
             asyncio.create_task(services.resolver.follow_invalidations()),
+            asyncio.create_task(services.name_memory.follow()),
             asyncio.create_task(pools.follow()),
             asyncio.create_task(upgrades.run_forever()),
             asyncio.create_task(authenticator.follow(shared.invalidations)),

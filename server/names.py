@@ -45,6 +45,7 @@ async def put_name(name: Name, request: TaskRequest, parts: Parts, owner: Owner)
         shown = await _named_object(parts, name, task, None)
         return _answer(202, shown, cached=not is_new, background=moving)
     change = await parts.names.point(owner, name, task.id, edit=edit, now=int(time.time()))
+    await parts.name_memory.changed(owner, name)
     status = 202 if task.status == "compiling" else _status(change)
     return _answer(
         status, await _named_object(parts, name, task, change.version), cached=not is_new
@@ -65,6 +66,7 @@ async def delete_name(name: Name, parts: Parts, owner: Owner) -> dict[str, Any]:
     """Delete a name and its versions; the tasks stay."""
     if not await parts.names.delete(owner, name):
         raise _unknown(name)
+    await parts.name_memory.changed(owner, name)
     return {"name": name, "object": "task.name.deleted", "deleted": True}
 
 
@@ -93,6 +95,7 @@ async def roll_back(
     await _require(parts, owner, name)
     number = None if request is None else request.version
     change = await parts.names.roll_back(owner, name, number, now=int(time.time()))
+    await parts.name_memory.changed(owner, name)
     record = await _record(parts, owner, change.version)
     shown = await _named_object(parts, name, record, change.version)
     return JSONResponse(shown, status_code=_status(change))
@@ -107,6 +110,7 @@ async def _move(parts: Services, name: str, task: Task, edit: int) -> None:
         await parts.names.point(
             task.tenant, name, task.id, edit=edit, now=int(time.time()), must_exist=True
         )
+        await parts.name_memory.changed(task.tenant, name)
     except LoragenError as error:  # nobody waits for the answer any more
         logger.warning("name not moved", extra={"task_id": task.id, "code": error.code})
 

@@ -56,6 +56,7 @@ async def register(
         parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
     if name is not None:
         await parts.names.claim(owner, name, task_id, now=int(time.time()))
+        await parts.name_memory.changed(owner, name)
     return task, is_new
 
 

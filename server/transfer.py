@@ -158,6 +158,7 @@ async def _import(
         for named in record.names:
             version = Version(named.version, task.id, named.created_at)
             await parts.names.restore(owner, Alias(named.name, version, named.current))
+            await parts.name_memory.changed(owner, named.name)
     except LoragenError as error:
         error.message = f"line {number}: {error.message}"
         result |= error.body()

@@ -51,6 +51,16 @@ class InvalidationContract:
             await until(lambda: one == other == expected)
         await until(lambda: listeners() == 0)
 
+    async def test_a_follower_is_told_that_it_may_have_missed_what_came_before(
+        self, source: Invalidations
+    ) -> None:
+        missed = asyncio.Event()
+        task = asyncio.create_task(source.follow(lambda *_: None, missed.set))
+        async with asyncio.timeout(5):
+            await missed.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
     async def test_without_followers_nothing_happens(self, source: Invalidations) -> None:
         await source.publish("tenant", "task")
 

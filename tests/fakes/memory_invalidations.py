@@ -3,7 +3,7 @@
 import asyncio
 
 from loragen.errors import StoreUnavailable
-from loragen.invalidations import Forget
+from loragen.invalidations import Forget, Missed, nothing
 
 
 class MemoryInvalidations:
@@ -20,9 +20,10 @@ class MemoryInvalidations:
         for forget in self.followers:
             forget(tenant, task_id)
 
-    async def follow(self, forget: Forget) -> None:
+    async def follow(self, forget: Forget, missed: Missed = nothing) -> None:
         """Call `forget` for every message until cancelled."""
         self.followers.append(forget)
+        missed()
         try:
             await asyncio.Event().wait()
         finally:
