@@ -55,6 +55,13 @@ def _default(name: str, field: FieldInfo) -> str:
     value: Any = field.default
     if value is PydanticUndefined:
         return "required"
+    if isinstance(value, BaseModel):
+        fields = value.model_dump()
+        return ", ".join(f"`{each}`: {_shown(fields[each])}" for each in fields)
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
     if value is None or value == ():
         return "none"
     return f"`{value}`"

@@ -16,6 +16,7 @@ from config.generator import GeneratorSettings
 from config.section import Section
 from config.shadow import ShadowSettings
 from loragen.errors import ConfigError
+from loragen.limits import Limits
 
 SECRET_FIELDS: Final = (
     "master_secret",
@@ -160,8 +161,13 @@ class AutoSettings(Section):
 
 
 class LimitSettings(Section):
-    """Limits of tenants; how high they are is set per tenant, through the admin API."""
+    """Limits of tenants; a tenant's own are set through the admin API."""
 
+    default: Limits = Field(
+        Limits(),
+        description="Limits of every tenant, each until the tenant has one of its own; null for "
+        "none.",
+    )
     when_store_is_down: Literal["allow", "refuse"] = Field(
         "allow",
         description="While Redis does not answer, let requests of limited tenants in uncounted, or "

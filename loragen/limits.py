@@ -38,6 +38,10 @@ class Limits(BaseModel):
     tasks: int | None = Field(None, ge=0)
     prompt_bytes: int | None = Field(None, ge=1)
 
+    def filled_from(self, default: "Limits") -> "Limits":
+        """Return these limits, and of `default` those that are not set here."""
+        return default.model_copy(update=self.model_dump(exclude_none=True))
+
     @property
     def at_entrance(self) -> bool:
         """Whether any of those is set that are looked at when a request comes."""

@@ -133,6 +133,7 @@ def build_app(
     authenticator = Authenticator(
         shared.tenants,
         is_open=settings.server.auth == "open",
+        limits=settings.limits.default,
         entries=settings.store.memory_entries,
         ttl_seconds=settings.store.memory_ttl_seconds,
     )

@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from loragen.api_key import PREFIX, ApiKey
 from loragen.errors import StoreUnavailable, Unauthorized
 from loragen.invalidations import WHOLE_TENANT, Invalidations
+from loragen.limits import Limits
 from loragen.tenants import OPEN_TENANT, Bearer, Tenant, Tenants
 
 _SCHEME: Final = "bearer "
@@ -37,13 +38,18 @@ class Authenticator:
         tenants: Tenants,
         *,
         is_open: bool,
+        limits: Limits,
         entries: int,
         ttl_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remember so many keys for so long; `is_open` makes whoever shows none the open tenant."""
+        """Remember so many keys for so long; `is_open` makes whoever shows none the open tenant.
+
+        `limits` are those of every tenant that has none of its own.
+        """
         self._tenants = tenants
-        self._open = Tenant(id=OPEN_TENANT, created_at=0) if is_open else None
+        self._limits = limits
+        self._open = Tenant(id=OPEN_TENANT, created_at=0, limits=limits) if is_open else None
         self._capacity = entries
         self._ttl = ttl_seconds
         self._clock = clock
@@ -75,7 +81,7 @@ class Authenticator:
 
     def tenant(self, tenant: str) -> Tenant:
         """Return a tenant as it was when a request of it was last let in."""
-        return self._seen.get(tenant) or Tenant(id=tenant, created_at=0)
+        return self._seen.get(tenant) or Tenant(id=tenant, created_at=0, limits=self._limits)
 
     def forget(self, tenant: str, task_id: str) -> None:
         """Forget the keys of a tenant that changed; changes of its tasks do not matter here."""
@@ -86,7 +92,18 @@ class Authenticator:
 
     async def follow(self, invalidations: Invalidations) -> None:
         """Forget what is changed anywhere, until cancelled."""
-        await invalidations.follow(self.forget)
+        await invalidations.follow(self.forget, self._forget_all)
+
+    def _forget_all(self) -> None:
+        """Word of a change may have been missed: a key that was revoked must not go on."""
+        self._known.clear()
+        self._asking.clear()
+
+    def _limited(self, bearer: Bearer | None) -> Bearer | None:
+        if bearer is None:
+            return None
+        limits = bearer.tenant.limits.filled_from(self._limits)
+        return replace(bearer, tenant=bearer.tenant.model_copy(update={"limits": limits}))
 
     async def _find(self, key_id: str) -> Bearer | None:
         known = self._known.get(key_id)
@@ -109,7 +126,7 @@ class Authenticator:
     async def _ask(self, key_id: str, known: _Known | None) -> Bearer | None:
         asked = self._clock()
         try:
-            bearer = await self._tenants.find(key_id)
+            bearer = self._limited(await self._tenants.find(key_id))
         except StoreUnavailable:
             if known is None:
                 raise

@@ -59,7 +59,7 @@ class MemoryTier:
     ) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._dropped: OrderedDict[Key, int] = OrderedDict()
-        self._drops = 0
+        self._drops = self._cleared = 0
         self._capacity = entries
         self._max_bytes = max_bytes
         self._ttl = ttl_seconds
@@ -88,7 +88,7 @@ class MemoryTier:
         """
         key = (resolved.task.tenant, resolved.task.id)
         self._take(key)
-        if self._dropped.get(key, 0) <= asked.drops:
+        if max(self._dropped.get(key, 0), self._cleared) <= asked.drops:
             self._entries[key] = Entry(resolved, asked.at + self._ttl)
             self._bytes += _size(resolved)
         while len(self._entries) > self._capacity or self._bytes > self._max_bytes:
@@ -103,6 +103,14 @@ class MemoryTier:
         self._dropped.move_to_end(key)
         if len(self._dropped) > DROPS:
             self._dropped.popitem(last=False)
+        self._measure()
+
+    def clear(self) -> None:
+        """Forget all entries; word of a delete may have been missed."""
+        self._entries.clear()
+        self._bytes = 0
+        self._drops += 1
+        self._cleared = self._drops
         self._measure()
 
     def _take(self, key: Key) -> None:

@@ -142,8 +142,8 @@ class Resolver:
             logger.warning("invalidation not sent", extra={"task_id": task.id})
 
     async def follow_invalidations(self) -> None:
-        """Drop what other gateways change or delete, until cancelled."""
-        await self._shared.invalidations.follow(self.forget)
+        """Drop what other gateways change or delete, or may have, until cancelled."""
+        await self._shared.invalidations.follow(self.forget, self._memory.clear)
 
     async def close(self) -> None:
         """End the compiles under way."""

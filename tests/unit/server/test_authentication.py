@@ -8,6 +8,7 @@ import pytest
 from loragen.api_key import ApiKey
 from loragen.errors import StoreUnavailable, Unauthorized
 from loragen.invalidations import WHOLE_TENANT
+from loragen.limits import Limits
 from loragen.tenants import Bearer
 from server.authentication import Authenticator
 from tests.contract.tenants_contract import ACME, GLOBEX, record_of
@@ -20,12 +21,15 @@ TTL = 2.0
 class Bench:
     """An authenticator over a fake store, with a key of tenant acme and a clock of its own."""
 
-    def __init__(self, *, is_open: bool = False, entries: int = 10) -> None:
+    def __init__(
+        self, *, is_open: bool = False, entries: int = 10, limits: Limits | None = None
+    ) -> None:
         self.now = 0.0
         self.tenants = MemoryTenants()
         self.authenticator = Authenticator(
             self.tenants,
             is_open=is_open,
+            limits=limits or Limits(),
             entries=entries,
             ttl_seconds=TTL,
             clock=lambda: self.now,
@@ -104,6 +108,7 @@ async def test_the_open_tenant_is_whoever_shows_no_key_of_ours() -> None:
 async def test_word_of_a_revocation_ends_what_is_remembered(bench: Bench) -> None:
     invalidations = MemoryInvalidations()
     following = asyncio.create_task(bench.authenticator.follow(invalidations))
+    await asyncio.sleep(0)  # until it follows
     await bench.tenant()
     await bench.tenants.revoke("acme", bench.key.id, now=1)
     await invalidations.publish("globex", WHOLE_TENANT)
@@ -191,3 +196,33 @@ async def test_after_a_revocation_no_answer_from_before_lets_anyone_in(
     release.set()
     assert await before == "acme"  # which came before the revocation
     await bench.refusal(f"Bearer {bench.key.text}")
+
+
+async def test_a_tenant_has_the_default_limits_but_where_it_has_its_own() -> None:
+    bench = Bench(limits=Limits(tasks=5, requests_per_minute=60))
+    await bench.tenants.create(ACME.model_copy(update={"limits": Limits(tasks=7)}))
+    await bench.tenants.add_key(record_of(bench.key))
+    await bench.tenant()
+    assert bench.authenticator.tenant("acme").limits == Limits(tasks=7, requests_per_minute=60)
+    assert bench.authenticator.tenant("never-seen").limits == Limits(
+        tasks=5, requests_per_minute=60
+    )
+
+
+async def test_the_open_tenant_has_the_default_limits() -> None:
+    bench = Bench(is_open=True, limits=Limits(tasks=5))
+    assert (await bench.authenticator.authenticate("")).limits == Limits(tasks=5)
+
+
+async def test_a_gateway_that_may_have_missed_a_revocation_trusts_no_key_from_before(
+    bench: Bench,
+) -> None:
+    invalidations = MemoryInvalidations()
+    await bench.tenant()
+    await bench.tenants.delete("acme")  # and word of it was lost
+    following = asyncio.create_task(bench.authenticator.follow(invalidations))
+    await asyncio.sleep(0)
+    with pytest.raises(Unauthorized):
+        await bench.tenant()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)

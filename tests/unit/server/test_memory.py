@@ -114,6 +114,18 @@ def test_an_answer_from_before_a_drop_is_not_kept_and_a_later_one_is() -> None:
     assert tier.get(key_of(1)) is not None
 
 
+def test_after_it_was_cleared_nothing_from_before_is_kept() -> None:
+    tier = MemoryTier(entries=CAPACITY, max_bytes=LARGE, ttl_seconds=2)
+    tier.put(resolved_of(1), tier.asking())
+    before = tier.asking()
+    tier.clear()
+    assert tier.get(key_of(1)) is None
+    tier.put(resolved_of(2), before)
+    assert tier.get(key_of(2)) is None
+    tier.put(resolved_of(2), tier.asking())
+    assert tier.get(key_of(2)) is not None
+
+
 def test_age_counts_from_the_question_not_from_the_answer() -> None:
     now = 0.0
     tier = MemoryTier(entries=CAPACITY, max_bytes=LARGE, ttl_seconds=2, clock=lambda: now)
