@@ -1,8 +1,9 @@
-"""Waves of concurrent streamed chat requests against one worker, and what they took."""
+"""Streamed chat requests against a worker, alone or in waves, and what they took."""
 
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,23 @@ class Call:
     url: str
     system_prompt: str | None = None
     recipe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """When one streamed answer came, in seconds after its request was sent, and its tokens."""
+
+    first_token_seconds: float
+    last_token_seconds: float
+    output_tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+
+    @property
+    def token_gap_seconds(self) -> float:
+        """Mean time between two tokens; 0 of an answer of one."""
+        gaps = max(1, self.output_tokens - 1)
+        return (self.last_token_seconds - self.first_token_seconds) / gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +66,61 @@ async def run_wave(
     """Send all calls at once and wait for the last token of the last."""
     started = time.perf_counter()
     replies = await asyncio.gather(
-        *(_stream(client, call, question, max_tokens, started) for call in calls)
+        *(ask(client, call, question=question, max_tokens=max_tokens) for call in calls)
     )
     elapsed = time.perf_counter() - started
-    firsts = sorted(first for first, _ in replies)
-    usages = [usage for _, usage in replies]
+    firsts = sorted(reply.first_token_seconds for reply in replies)
     return Wave(
         requests=len(calls),
         elapsed_seconds=elapsed,
-        output_tokens=sum(usage["completion_tokens"] for usage in usages),
-        prompt_tokens=sum(usage["prompt_tokens"] for usage in usages),
-        cached_tokens=sum(
-            (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for usage in usages
-        ),
+        output_tokens=sum(reply.output_tokens for reply in replies),
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        cached_tokens=sum(reply.cached_tokens for reply in replies),
         first_token_p50_seconds=firsts[len(firsts) // 2],
         first_token_p95_seconds=firsts[int(len(firsts) * 0.95)],
     )
 
 
-async def _stream(
-    client: httpx.AsyncClient, call: Call, question: str, max_tokens: int, started: float
-) -> tuple[float, dict[str, Any]]:
+async def ask(
+    client: httpx.AsyncClient,
+    call: Call,
+    *,
+    question: str,
+    max_tokens: int,
+    on_first_token: Callable[[], object] = lambda: None,
+) -> Reply:
+    """Send one call and read its stream to the end.
+
+    Raises:
+        RuntimeError: the worker refused it, or the stream broke off.
+    """
+    started = time.perf_counter()
+    first = last = None
+    usage: dict[str, Any] | None = None
+    async for event in _events(client, call, question, max_tokens):
+        if any(
+            choice["delta"].get("content") is not None and "role" not in choice["delta"]
+            for choice in event["choices"]
+        ):
+            last = time.perf_counter() - started
+            if first is None:
+                first = last
+                on_first_token()
+        usage = event.get("usage") or usage
+    if usage is None or first is None or last is None:
+        raise RuntimeError("the stream ended without a token or without usage")
+    return Reply(
+        first_token_seconds=first,
+        last_token_seconds=last,
+        output_tokens=usage["completion_tokens"],
+        prompt_tokens=usage["prompt_tokens"],
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+    )
+
+
+async def _events(
+    client: httpx.AsyncClient, call: Call, question: str, max_tokens: int
+) -> AsyncIterator[dict[str, Any]]:
     messages = [{"role": "user", "content": question}]
     if call.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": call.system_prompt})
@@ -82,23 +134,11 @@ async def _stream(
         "stream_options": {"include_usage": True},
     }
     headers = {RECIPE_HEADER: call.recipe} if call.recipe else {}
-    first: float | None = None
-    usage: dict[str, Any] | None = None
     url = call.url + "/v1/chat/completions"
     async with client.stream("POST", url, json=body, headers=headers) as response:
         if response.status_code != 200:
             await response.aread()
             raise RuntimeError(f"{response.status_code}: {response.text}")
         async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line[6:])
-            if first is None and any(
-                choice["delta"].get("content") is not None and "role" not in choice["delta"]
-                for choice in event["choices"]
-            ):
-                first = time.perf_counter() - started
-            usage = event.get("usage") or usage
-    if usage is None:
-        raise RuntimeError("the stream ended without usage")
-    return first if first is not None else time.perf_counter() - started, usage
+            if line.startswith("data: {"):
+                yield json.loads(line[6:])

@@ -31,6 +31,11 @@ class ModelSize:
     key_value_heads: int = 8
     experts: int = 64
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Memory of one token's keys and values in all layers, in bfloat16."""
+        return 2 * 2 * self.layers * self.key_value_heads * (self.hidden // self.heads)
+
 
 @dataclass(frozen=True, slots=True)
 class BenchModel:
@@ -55,7 +60,7 @@ class BenchModel:
             num_hidden_layers=size.layers,
             num_attention_heads=size.heads,
             num_key_value_heads=size.key_value_heads,
-            max_position_embeddings=2_048,
+            max_position_embeddings=4_096,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )

@@ -14,23 +14,20 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
 import numpy as np
 import typer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bench.load import Call, Wave, run_wave
 from bench.model import BenchModel, ModelSize
+from bench.texts import TextMaker
 from bench.worker import workers
 
 QUESTION: Final = "hello, who are you?"
-TOPICS: Final = (
-    "orders", "returns", "prices", "delivery", "lamps", "chairs", "phones", "radios", "coffee",
-    "tea", "bread", "cheese", "guitars", "tents", "answer", "friendly", "customer", "shop",
-)  # fmt: skip
 
 Case = Callable[[int], list[Call]]
 
@@ -56,7 +53,7 @@ def main(
                 gate_url,
                 bare_url,
                 batch=batch,
-                prompts=PromptMaker(checkpoint, prompt_tokens),
+                prompts=partial(TextMaker(checkpoint / "edge"), tokens=prompt_tokens),
             )
             waves = asyncio.run(measure(cases, rounds=rounds, max_tokens=max_tokens))
     compared = ratios(waves)
@@ -81,24 +78,8 @@ def main(
         say(f"{case}: {figures}")
 
 
-class PromptMaker:
-    """Makes system prompts of a given length in tokens."""
-
-    def __init__(self, checkpoint: Path, tokens: int) -> None:
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            checkpoint / "edge"
-        )
-        self._tokens = tokens
-
-    def __call__(self, seed: int) -> str:
-        """Return a prompt of about the length, different from the first word on."""
-        words = random.Random(seed).choices(TOPICS, k=2 * self._tokens)
-        ids = self._tokenizer(" ".join(words), add_special_tokens=False)["input_ids"]
-        return str(self._tokenizer.decode(ids[: self._tokens]))
-
-
 def build_cases(
-    model: BenchModel, gate_url: str, bare_url: str, *, batch: int, prompts: PromptMaker
+    model: BenchModel, gate_url: str, bare_url: str, *, batch: int, prompts: Callable[[int], str]
 ) -> dict[str, Case]:
     """Return the calls of every case by round."""
     fixed = [model.recipe(seed) for seed in range(batch)]

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import httpx
 import yaml
@@ -18,22 +18,19 @@ from bench.model import BenchModel
 from config.environment import child_environment
 
 START_SECONDS: Final = 300.0
+ENGINE: Final[Mapping[str, Any]] = {"max_model_len": 1_024, "kv_cache_gib": 0.5}
 
 Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def workers(model: BenchModel, folder: Path, say: Say) -> Iterator[tuple[str, str]]:
-    """Run a gate-space worker and a bare one; yield their addresses."""
-    shared = {
-        "name": "bench",
-        "model": str(model.edge),
-        "dtype": "bfloat16",
-        "max_model_len": 1_024,
-        "kv_cache_gib": 0.5,
-    }
+def workers(
+    model: BenchModel, folder: Path, say: Say, engine: Mapping[str, Any] = ENGINE
+) -> Iterator[tuple[str, str]]:
+    """Run a gate-space worker and a bare one with these settings; yield their addresses."""
+    shared = {"name": "bench", "model": str(model.edge), "dtype": "bfloat16", **engine}
     variants = {"gate": {"generator": str(model.generator)}, "bare": {}}
-    with contextlib.ExitStack() as stack:
+    with _orderly_end(), contextlib.ExitStack() as stack:
         urls = []
         for name, variant in variants.items():
             say(f"starting worker {name}")
@@ -64,6 +61,20 @@ def worker(config: Path, *, port: int) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Unwind at SIGTERM too, which else would leave the workers behind."""
+
+    def unwind(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
