@@ -45,12 +45,18 @@ def main(
     batch: Annotated[int, typer.Option(help="Requests in the worker's batch.")] = 32,
     share: Annotated[
         int, typer.Option(help="Of them, those one tenant may have (max_outstanding_of_tenant).")
-    ] = 28,
+    ] = 4,
     prompts: Annotated[int, typer.Option(help="Prompts compiled in each group.")] = 2_000,
     minutes: Annotated[float, typer.Option(help="Begin no further prompts after so long.")] = 20.0,
 ) -> None:
     """Measure a flood's cost to another tenant, and what the time of a compile tells."""
-    model = {"max_num_seqs": batch, "max_outstanding_of_tenant": share, "max_waiting": 4 * clients}
+    model = {
+        "max_num_seqs": batch,
+        "max_outstanding_of_tenant": share,
+        "max_waiting": 4 * clients,
+        # The flood waits in line: one that is refused asks again at once, from the same two cores.
+        "max_wait_seconds": 600.0,
+    }
     tenants = [flood.CALM, flood.FLOOD, OWNER, STRANGER]
     protocol = flood.Protocol(clients, questions, max_tokens, flood_max_tokens)
     with tenant_stack(tenants, model, say) as stack:
@@ -71,6 +77,7 @@ def main(
             "max_tokens": [max_tokens, flood_max_tokens],
             "batch": batch,
             "share": share,
+            "max_wait_seconds": model["max_wait_seconds"],
         },
         "flood": flood_report(flooded),
         "timing": {

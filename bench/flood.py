@@ -127,7 +127,7 @@ async def measure(
     asking = Asking(stack, protocol)
     measured: list[dict[bool, Answers]] = []
     limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
-    async with httpx.AsyncClient(base_url=stack.url, timeout=300, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=600, limits=limits) as client:
         await asking.half(client, is_flooded=False)  # warms up
         for number in range(pairs):
             halves = {}

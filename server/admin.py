@@ -179,12 +179,6 @@ async def list_pools(control: Control) -> dict[str, Any]:
     return {"object": "list", "data": await control.all()}
 
 
-@router.get("/pools/{model:path}")
-async def show_pools(model: str, control: Control) -> dict[str, Any]:
-    """Return the same of one edge model."""
-    return await control.show(model)
-
-
 @router.post("/pools/{model:path}/upgrade")
 async def upgrade_pool(model: str, request: UpgradeRequest, control: Control) -> dict[str, Any]:
     """Compile the tasks of an edge model for another pool, behind all answers."""
@@ -201,6 +195,13 @@ async def switch_pool(model: str, request: SwitchRequest, control: Control) -> d
 async def roll_back_pool(model: str, request: SwitchRequest, control: Control) -> dict[str, Any]:
     """Give up the pool that is coming; or, after the switch, serve from the one before."""
     return await control.roll_back(model, force=request.force)
+
+
+# Behind the paths that begin as its own does: what is allowed there is what they allow.
+@router.get("/pools/{model:path}")
+async def show_pools(model: str, control: Control) -> dict[str, Any]:
+    """Return which pool serves one edge model, which is coming, and how far its tasks are."""
+    return await control.show(model)
 
 
 class AdminEntrance:

@@ -280,3 +280,10 @@ def test_held_versions_are_shown_by_their_ids(admin: AdminApi) -> None:
         "renewal": None,
     }
     assert MASTER_SECRET not in shown.text
+
+
+def test_a_method_that_is_not_there_is_answered_with_those_that_are(admin: AdminApi) -> None:
+    for path, calls in admin.document["paths"].items():
+        reply = admin.http.request("OPTIONS", path.replace("{", "").replace("}", ""))
+        assert reply.status_code == 405, path
+        assert reply.headers["allow"] == ", ".join(sorted(m.upper() for m in calls)), path
