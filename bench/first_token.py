@@ -24,7 +24,7 @@ import typer
 from bench.load import Call, Reply, ask
 from bench.provenance import provenance
 from bench.serving import interval, say
-from bench.stand import BATCHED_TOKENS, MODEL, Stand, stand
+from bench.stand import BATCHED_TOKENS, KV_TOKENS, MODEL, Stand, stand
 
 CASES: Final = ("compiled", "warm", "evicted")
 LENGTHS: Final = (500, 1_000, 2_000)
@@ -48,7 +48,7 @@ class Asking:
             at.texts(prompt_tokens + tenant, tokens=prompt_tokens + round(step * (tenant - middle)))
             for tenant in range(_WARM_TENANTS)
         ]
-        crowd = at.kv_tokens // prompt_tokens + 2
+        crowd = KV_TOKENS // prompt_tokens + 2
         self._evicted = [
             at.texts(1_000 * prompt_tokens + tenant, tokens=prompt_tokens)
             for tenant in range(crowd)
@@ -97,6 +97,7 @@ async def measure(at: Stand, prompt_tokens: int, *, pairs: int) -> dict[str, Any
         "prompt_tokens": prompt_tokens,
         "pairs": pairs,
         **ratios,
+        "warm_over_compiled_by_place": by_place([_ratio(pair, "warm") for pair in measured]),
         "seconds": {
             case: [round(pair[case].first_token_seconds, 5) for pair in measured] for case in CASES
         },
@@ -108,6 +109,16 @@ async def measure(at: Stand, prompt_tokens: int, *, pairs: int) -> dict[str, Any
             case: statistics.fmean(_read_tokens(pair[case]) for pair in measured) for case in CASES
         },
     }
+
+
+def by_place(ratios: Sequence[float]) -> list[float]:
+    """Return the median ratio by where in a block the cached prompt ends, lowest first.
+
+    Pairs take the prompts in turns.
+    """
+    places = range(min(_WARM_TENANTS, len(ratios)))
+    medians = [statistics.median(ratios[place::_WARM_TENANTS]) for place in places]
+    return sorted(round(median, 3) for median in medians)
 
 
 def check_cases(measured: Sequence[Pair], prompt_tokens: int) -> None:
@@ -136,11 +147,17 @@ def main(
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
     ] = Path("checkpoints/demo"),
+    prompt_tokens: Annotated[
+        list[int] | None,
+        typer.Option(help=f"Lengths of the prompts; default: {', '.join(map(str, LENGTHS))}."),
+    ] = None,
     pairs: Annotated[int, typer.Option(help="Pairs of every length.")] = 21,
 ) -> None:
     """Measure the time to the first token with a recipe and with the prompt in context."""
     with stand(checkpoint) as at:
-        lengths = [asyncio.run(measure(at, tokens, pairs=pairs)) for tokens in LENGTHS]
+        lengths = [
+            asyncio.run(measure(at, tokens, pairs=pairs)) for tokens in prompt_tokens or LENGTHS
+        ]
     report = {
         **provenance("bench.first_token"),
         "model": asdict(MODEL),

@@ -9,25 +9,26 @@ recipe  the engine has the pool, requests have recipes
 
 In time: first token within 5 times, and tokens on average within 2 times, of what an idle engine
 takes for the way *prompt* with a prompt that is not cached. The limits are the same for both ways,
-in seconds. Rates are found by bisection; both ways take turns, so that drift meets both.
+in seconds. Rates are found by bisection; both ways take turns. Seconds are those of the engines'
+own clock (`bench.engine_clock`): CPU time of one core, without HTTP.
 """
 
-import asyncio
 import json
-import random
+import math
 import statistics
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
-import httpx
 import numpy as np
 import typer
 
-from bench.arrivals import AZURE, Shape, Trace
-from bench.load import Call, Reply, ask
-from bench.open_loop import Limits, OpenLoop
+from bench.arrivals import AZURE, Arrival, Shape, Trace
+from bench.limits import Limits
+from bench.load import Reply
+from bench.model import BenchModel
 from bench.provenance import provenance
 from bench.search import Search
 from bench.serving import interval, say
@@ -35,14 +36,25 @@ from bench.stand import (
     ANSWER_TOKENS,
     BATCHED_TOKENS,
     KV_PROMPTS,
+    KV_TOKENS,
     MESSAGE_TOKENS,
     MODEL,
     PROMPT_TOKENS,
-    Stand,
-    stand,
 )
+from config.environment import export_environment
+from loragen.recipe import Recipe
 
 WAYS: Final = ("prompt", "recipe")
+ENVIRONMENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_PLUGINS": "",  # vLLM loads plugins once per process: the engine registers ours itself
+}
 TENANTS: Final = 256
 SHARE_IN_TIME: Final = 0.95
 FIRST_TOKEN_FACTOR: Final = 5
@@ -101,52 +113,51 @@ class Trial:
         )
 
 
-class Protocol:
-    """The fixed protocol against running workers."""
+class Served(Protocol):
+    """One way of serving all tenants."""
 
-    def __init__(self, at: Stand, plan: Plan) -> None:
-        self._at = at
+    def offer(
+        self, requests: Sequence[tuple[Arrival, int]], limits: Limits, *, allowed: int
+    ) -> tuple[list[Reply], int]:
+        """Answer requests of tenants as they come.
+
+        Return the replies, and how many requests are late; it may end once that is more than
+        `allowed`.
+        """
+
+
+class Trials:
+    """The fixed protocol: trials of rates."""
+
+    def __init__(self, ways: Mapping[str, Served], plan: Plan) -> None:
+        self._ways = ways
         self._trace = Trace.load(plan.trace)
         self._requests = plan.requests
         self._shape = plan.shape()
-        self._prompts = [at.texts(tenant, tokens=PROMPT_TOKENS) for tenant in range(TENANTS)]
-        self._recipes = [at.model.recipe(tenant) for tenant in range(TENANTS)]
         weights = 1 / np.arange(1, TENANTS + 1)
         self._chances = weights / weights.sum()
-        self._messages = random.Random(0)
 
-    async def unloaded(self, client: httpx.AsyncClient) -> dict[str, list[Reply]]:
+    def unloaded(self) -> dict[str, list[Reply]]:
         """Ask one at a time for the most popular tenants, the most popular last.
 
         The KV cache then holds what it would hold after a while.
         """
         replies: dict[str, list[Reply]] = {way: [] for way in WAYS}
+        no_limits = Limits(math.inf, math.inf)
         for tenant in reversed(range(KV_PROMPTS)):
-            message = self._message(LEAST_TOKENS)
             for way in WAYS:
-                reply = await ask(
-                    client, self._call(way, tenant), question=message, max_tokens=LEAST_TOKENS
-                )
+                request = (Arrival(0.0, LEAST_TOKENS, LEAST_TOKENS), tenant)
+                (reply,), _ = self._ways[way].offer([request], no_limits, allowed=0)
                 replies[way].append(reply)
         return replies
 
-    async def trial(
-        self, client: httpx.AsyncClient, way: str, rate: float, *, limits: Limits, seed: int
-    ) -> Trial:
+    def trial(self, way: str, rate: float, *, limits: Limits, seed: int) -> Trial:
         """Offer requests at a rate; end early once too many are late."""
         arrivals = self._trace.replay(self._requests, rate, seed=seed, shape=self._shape)
         tenants = np.random.default_rng(seed).choice(TENANTS, len(arrivals), p=self._chances)
+        requests = [(arrival, int(each)) for arrival, each in zip(arrivals, tenants, strict=True)]
         allowed = round((1 - SHARE_IN_TIME) * len(arrivals))
-        loop = OpenLoop(client, limits, allowed=allowed)
-        requests = [
-            (arrival, self._call(way, int(tenant)), self._message(arrival.message_tokens))
-            for arrival, tenant in zip(arrivals, tenants, strict=True)
-        ]
-        # What an earlier trial broke off may still be in the engine's step.
-        await ask(
-            client, Call(requests[0][1].url), question=self._message(LEAST_TOKENS), max_tokens=1
-        )
-        missed = await loop.offer(requests)
+        replies, missed = self._ways[way].offer(requests, limits, allowed=allowed)
         return Trial(
             way=way,
             seed=seed,
@@ -154,37 +165,44 @@ class Protocol:
             requests=len(arrivals),
             missed=missed,
             has_passed=missed <= allowed,
-            **_figures(loop.replies),
+            **_figures(replies),
         )
 
-    def _call(self, way: str, tenant: int) -> Call:
-        if way == "prompt":
-            return Call(self._at.bare_url, system_prompt=self._prompts[tenant])
-        return Call(self._at.gate_url, recipe=self._recipes[tenant])
+    def search(
+        self, guesses: dict[str, float], *, precision: float, limits: Limits, seed: int
+    ) -> tuple[dict[str, Search], list[Trial]]:
+        """Try rates, the ways in turn, until both searches are done."""
+        searches = {way: Search(guesses[way], precision) for way in WAYS}
+        trials = []
+        while open_ := [way for way in WAYS if not searches[way].is_done]:
+            for way in open_:
+                rate = searches[way].next_rate
+                trial = self.trial(way, rate, limits=limits, seed=seed)
+                searches[way].tell(rate, has_passed=trial.has_passed)
+                say(f"goodput: {trial}")
+                trials.append(trial)
+        return searches, trials
 
-    def _message(self, tokens: int) -> str:
-        return self._at.texts(self._messages.getrandbits(32), tokens=tokens)
 
-
-async def measure(at: Stand, plan: Plan) -> dict[str, Any]:
+def measure(ways: Mapping[str, Served], plan: Plan) -> dict[str, Any]:
     """Return limits, every trial, and the goodput of both ways by repeat."""
-    protocol = Protocol(at, plan)
-    async with at.client() as client:
-        unloaded = await protocol.unloaded(client)
-        limits = limits_of(unloaded["prompt"])
-        say(f"goodput: limits {limits}")
-        guesses = {
-            way: 1 / statistics.median(reply.last_token_seconds for reply in replies)
-            for way, replies in unloaded.items()
-        }
-        found: list[dict[str, Any]] = []
-        trials: list[Trial] = []
-        for seed in range(plan.repeats):
-            searches = {way: Search(guesses[way], plan.precision) for way in WAYS}
-            tried = _trials(protocol, client, searches, limits=limits, seed=seed)
-            trials += [trial async for trial in tried]
-            found.append({way: [search.passed, search.failed] for way, search in searches.items()})
-            guesses = {way: search.passed or guesses[way] for way, search in searches.items()}
+    protocol = Trials(ways, plan)
+    unloaded = protocol.unloaded()
+    limits = limits_of(unloaded["prompt"])
+    say(f"goodput: limits {limits}")
+    guesses = {
+        way: 1 / statistics.median(reply.last_token_seconds for reply in replies)
+        for way, replies in unloaded.items()
+    }
+    found: list[dict[str, Any]] = []
+    trials: list[Trial] = []
+    for seed in range(plan.repeats):
+        searches, tried = protocol.search(
+            guesses, precision=plan.precision, limits=limits, seed=seed
+        )
+        trials += tried
+        found.append({way: [search.passed, search.failed] for way, search in searches.items()})
+        guesses = {way: search.passed or guesses[way] for way, search in searches.items()}
     return {
         "protocol": {**protocol_figures(), **asdict(plan), "trace": plan.trace.name},
         "unloaded": {way: _unloaded_figures(replies) for way, replies in unloaded.items()},
@@ -193,24 +211,6 @@ async def measure(at: Stand, plan: Plan) -> dict[str, Any]:
         "goodput_ratio": ratio_of(found),
         "trials": [asdict(trial) for trial in trials],
     }
-
-
-async def _trials(
-    protocol: Protocol,
-    client: httpx.AsyncClient,
-    searches: dict[str, Search],
-    *,
-    limits: Limits,
-    seed: int,
-) -> AsyncIterator[Trial]:
-    """Try rates, the ways in turn, until both searches are done."""
-    while open_ := [way for way in WAYS if not searches[way].is_done]:
-        for way in open_:
-            rate = searches[way].next_rate
-            trial = await protocol.trial(client, way, rate, limits=limits, seed=seed)
-            searches[way].tell(rate, has_passed=trial.has_passed)
-            say(f"goodput: {trial}")
-            yield trial
 
 
 def limits_of(unloaded: Sequence[Reply]) -> Limits:
@@ -284,8 +284,9 @@ def main(
 ) -> None:
     """Measure the goodput of recipes and of prompts under a fixed protocol."""
     plan = Plan(trace, requests, repeats, precision, answer_tokens)
-    with stand(checkpoint, batched_tokens=batched_tokens) as at:
-        measured = asyncio.run(measure(at, plan))
+    with tempfile.TemporaryDirectory(prefix="loragen-bench-") as folder:
+        model = BenchModel.create(Path(folder), checkpoint / "edge", MODEL)
+        measured = measure(engines(model, batched_tokens=batched_tokens), plan)
     report = {
         **provenance("bench.goodput"),
         "model": asdict(MODEL),
@@ -294,6 +295,23 @@ def main(
     }
     out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     say(f"goodput: {report['goodput_ratio']}")
+
+
+def engines(model: BenchModel, *, batched_tokens: int) -> dict[str, Served]:
+    """Return an engine for each way."""
+    export_environment(**ENVIRONMENT)  # read when vLLM is loaded, so only now:
+    from bench.engine_clock import ClockedEngine, Tenants, random_tokens
+
+    drawn = np.random.default_rng(0)
+    prompts = [random_tokens(drawn, PROMPT_TOKENS) for _ in range(TENANTS)]
+    recipes = [Recipe.from_text(model.recipe(tenant)) for tenant in range(TENANTS)]
+    return {
+        way: ClockedEngine(model, tenants, kv_tokens=KV_TOKENS, batched_tokens=batched_tokens)
+        for way, tenants in {
+            "prompt": Tenants(prompts=prompts),
+            "recipe": Tenants(recipes=recipes),
+        }.items()
+    }
 
 
 def protocol_figures() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,14 +81,7 @@ async def run_wave(
     )
 
 
-async def ask(
-    client: httpx.AsyncClient,
-    call: Call,
-    *,
-    question: str,
-    max_tokens: int,
-    on_first_token: Callable[[], object] = lambda: None,
-) -> Reply:
+async def ask(client: httpx.AsyncClient, call: Call, *, question: str, max_tokens: int) -> Reply:
     """Send one call and read its stream to the end.
 
     Raises:
@@ -103,9 +96,7 @@ async def ask(
             for choice in event["choices"]
         ):
             last = time.perf_counter() - started
-            if first is None:
-                first = last
-                on_first_token()
+            first = last if first is None else first
         usage = event.get("usage") or usage
     if usage is None or first is None or last is None:
         raise RuntimeError("the stream ended without a token or without usage")

@@ -24,7 +24,8 @@ MESSAGE_TOKENS: Final = 256
 """The longest message."""
 ANSWER_TOKENS: Final = 64
 """The longest answer."""
-_TEMPLATE_TOKENS: Final = 24
+KV_TOKENS: Final = KV_PROMPTS * (PROMPT_TOKENS + MESSAGE_TOKENS + ANSWER_TOKENS)
+"""Tokens that the KV cache of a worker holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,6 @@ class Stand:
     gate_url: str
     bare_url: str
     texts: TextMaker
-    kv_tokens: int
-    """Tokens that the KV cache of each worker holds."""
 
     def client(self) -> httpx.AsyncClient:
         """Return a client with a connection for every request under way."""
@@ -48,10 +47,9 @@ class Stand:
 @contextlib.contextmanager
 def stand(checkpoint: Path, *, batched_tokens: int = BATCHED_TOKENS) -> Iterator[Stand]:
     """Run both workers until the block ends."""
-    kv_tokens = KV_PROMPTS * (PROMPT_TOKENS + _TEMPLATE_TOKENS + MESSAGE_TOKENS + ANSWER_TOKENS)
     engine = {
         "max_model_len": 2_560,
-        "kv_cache_gib": kv_tokens * MODEL.kv_bytes_per_token / 2**30,
+        "kv_cache_gib": KV_TOKENS * MODEL.kv_bytes_per_token / 2**30,
         "max_num_batched_tokens": batched_tokens,
     }
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
@@ -60,4 +58,4 @@ def stand(checkpoint: Path, *, batched_tokens: int = BATCHED_TOKENS) -> Iterator
         model = BenchModel.create(folder, checkpoint / "edge", MODEL)
         texts = TextMaker(checkpoint / "edge")
         with workers(model, folder, say, engine) as (gate_url, bare_url):
-            yield Stand(model, gate_url, bare_url, texts, kv_tokens)
+            yield Stand(model, gate_url, bare_url, texts)

@@ -1,10 +1,15 @@
 """Limits and ratios of goodput are what they say."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from bench.arrivals import AZURE, Arrival
 from bench.first_token import check_cases
-from bench.goodput import limits_of, ratio_of
+from bench.goodput import Plan, limits_of, measure, ratio_of
+from bench.limits import Limits
 from bench.load import Reply
+from bench.stand import KV_PROMPTS
 
 
 def reply(first: float, last: float, *, read: int = 9, cached: int = 0) -> Reply:
@@ -54,3 +59,38 @@ def test_a_case_that_is_not_what_its_name_says_is_refused(
     wrong = {"warm": warm or right["warm"], "evicted": evicted or right["evicted"]}
     with pytest.raises(RuntimeError, match="prefix cache"):
         check_cases([right, wrong], 1_000)
+
+
+class OneAtATime:
+    """Answers one request after the other, each in the same time, its tokens evenly spread."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.trials = 0
+
+    def offer(
+        self, requests: Sequence[tuple[Arrival, int]], limits: Limits, *, allowed: int
+    ) -> tuple[list[Reply], int]:
+        self.trials += 1
+        clock, replies = 0.0, []
+        for arrival, _ in requests:
+            clock = max(clock, arrival.at_seconds)
+            first = clock + self._seconds / 2 - arrival.at_seconds
+            clock += self._seconds
+            replies.append(reply(first, clock - arrival.at_seconds))
+        return replies, sum(not limits.meets(each) for each in replies)
+
+
+@pytest.mark.parametrize(("times", "least", "most"), [(0.8, 0.4, 0.85), (1, 0.99, 1.01), (4, 4, 9)])
+def test_a_server_that_is_faster_has_at_least_as_much_more_goodput(
+    times: float, least: float, most: float
+) -> None:
+    plan = Plan(AZURE, requests=100, repeats=3, precision=1.05)
+    ways = {"prompt": OneAtATime(1.0), "recipe": OneAtATime(1.0 / times)}
+    measured = measure(ways, plan)
+    assert measured["limits"] == {"first_token_seconds": 2.5, "token_gap_seconds": 0.25}
+    assert least <= measured["goodput_ratio"]["median"] <= most
+    for rates in measured["rates"]:
+        # Arrivals come in bursts: a queue of one a second is in time well below one a second.
+        assert 0.3 < rates["prompt"][0] < rates["prompt"][1] < 1.1
+    assert len(measured["trials"]) + 2 * KV_PROMPTS == sum(way.trials for way in ways.values())
