@@ -35,7 +35,7 @@ _MAX_BODY_BYTES: Final = 64 << 10
 _LINES: Final = "application/x-ndjson"
 
 
-def tenancy(request: Request) -> Tenancy:
+async def tenancy(request: Request) -> Tenancy:
     """Return what the handlers work with."""
     held: Tenancy = request.app.state.tenancy
     return held
@@ -44,7 +44,7 @@ def tenancy(request: Request) -> Tenancy:
 Parts = Annotated[Tenancy, Depends(tenancy)]
 
 
-def pool_control(request: Request) -> PoolControl:
+async def pool_control(request: Request) -> PoolControl:
     """Return what the handlers of pools work with."""
     held: PoolControl = request.app.state.pool_control
     return held

@@ -3,10 +3,12 @@
 import asyncio
 import subprocess
 import sys
+from inspect import iscoroutinefunction
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from config.ports import free_port
@@ -31,6 +33,22 @@ def changed(**fields: Any) -> Settings:
 
 def test_a_full_configuration_makes_an_application_without_touching_the_network() -> None:
     assert create_app(changed()).title == "LoRA-Gen Server"
+
+
+def test_no_request_waits_for_a_thread() -> None:
+    # A plain function is called in one, by a hand-over that costs more than most handlers.
+    secret = Settings(admin_secret="s" * 16).admin_secret
+    app = create_app(changed(admin_secret=secret, server=ServerSettings(admin_port=1)))
+    routes = [
+        route
+        for each in (app, app.state.admin)
+        for route in each.routes
+        if isinstance(route, APIRoute)
+    ]
+    assert len(routes) > 20
+    for route in routes:
+        parts = [route.dependant, *route.dependant.dependencies]
+        assert all(iscoroutinefunction(part.call) for part in parts), route.path
 
 
 def test_metrics_with_a_port_of_their_own_are_there_and_not_on_the_api_port() -> None:
