@@ -104,10 +104,8 @@ class HttpGenerator:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         self._timeout = timeout_seconds
         self._refine_timeout = refine_timeout_seconds
-        # Idle connections go before the proxy closes them under a request.
-        transport = Transport(limits=httpx.Limits(keepalive_expiry=2.0))
         self._client = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=_timeout(_PING_SECONDS), transport=transport
+            base_url=url, headers=headers, timeout=_timeout(_PING_SECONDS), transport=Transport()
         )
         self._cooldown = cooldown_seconds
         self._retry_at = 0.0
