@@ -15,7 +15,7 @@ class BegunStream(httpx.AsyncByteStream):
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._parts = response.aiter_bytes()
+        self._parts = response.aiter_raw()
         self._first = asyncio.create_task(self._next())
 
     async def wait(self, *, seconds: float) -> None:

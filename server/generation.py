@@ -16,6 +16,7 @@ from server.answer import Stopwatch, complete, refusal, relay
 from server.conversation import Conversation, is_to_be_remembered, overheard, replies
 from server.dispatch import Trail
 from server.http_errors import CLIENT_CLOSED_REQUEST
+from server.keep_alive import KeepAlive
 from server.memory import Resolved
 from server.plan import Plan, plan
 from server.reference import TaskReference
@@ -44,15 +45,24 @@ SSE_HEADERS: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
 class HeldStream(StreamingResponse):
     """A stream that gives its worker back however it ends, also when it never begins."""
 
-    def __init__(self, events: AsyncIterator[bytes], held: AsyncExitStack, headers: Any) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        held: AsyncExitStack,
+        headers: Any,
+        *,
+        keep_alive_seconds: float,
+    ) -> None:
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self.events = events
         self._held = held
+        self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
-        async with self._held:
-            await super().__call__(scope, receive, send)
+        steady = KeepAlive(send, seconds=self._keep_alive_seconds)
+        async with self._held, steady.running():
+            await super().__call__(scope, receive, steady)
 
 
 @router.post("/chat/completions", responses=ANSWERS)
@@ -164,14 +174,18 @@ async def _send(
         tally.most_prompt_tokens = planned.most_prompt_tokens
         if request.stream:
             events = tallied(
-                relay(answer.aiter_bytes(), planned.provenance, watch),
+                relay(answer.aiter_raw(), planned.provenance, watch),
                 tally,
                 shows_usage=asks_for_usage(planned.body),
             )
             if remember is not None:
                 events = overheard(events, remember)
-            kept = with_keep_alive(events, parts.settings.keep_alive_seconds)
-            return HeldStream(kept, stack.pop_all(), {**SSE_HEADERS, **headers})
+            return HeldStream(
+                events,
+                stack.pop_all(),
+                {**SSE_HEADERS, **headers},
+                keep_alive_seconds=parts.settings.keep_alive_seconds,
+            )
         await answer.aread()
         body = complete(answer, planned.provenance)
     tally.read(body.get("usage"))
@@ -209,24 +223,3 @@ async def while_connected(
 async def _disconnect(http: Request) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-
-
-async def with_keep_alive(events: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """Yield the events, and an SSE comment after every silence of `seconds`."""
-    waiting: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait({waiting}, timeout=seconds)
-            if not done:
-                yield b": keep-alive\n\n"
-                continue
-            try:
-                event = waiting.result()
-            except StopAsyncIteration:
-                return
-            waiting = None
-            yield event
-    finally:
-        if waiting is not None:
-            waiting.cancel()

@@ -45,13 +45,11 @@ class ResponseWriter:
         return self._response()
 
     async def stream(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield the events of a streamed chat answer; its comments pass through."""
+        """Yield the events of a streamed chat answer."""
         yield self._event("response.created", response=self._response())
         yield self._event("response.in_progress", response=self._response())
         async for event in events:
-            if not event.startswith(b"data: "):
-                yield event
-            elif event == b"data: [DONE]\n\n":
+            if event == b"data: [DONE]\n\n":
                 for last in self._close():
                     yield last
                 response = self._response()

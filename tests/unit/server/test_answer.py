@@ -1,6 +1,5 @@
 """A worker's answer on its way out: usage added, failures in our shape, every byte kept."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from prometheus_client import REGISTRY
 
 from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, WorkerUnavailable
 from server.answer import Provenance, Stopwatch, complete, refusal, relay
-from server.generation import with_keep_alive
 
 COMPILED = Provenance(mode="compiled", task_id="t", recipe_id="r", saved_prompt_tokens=7)
 DONE = b"data: [DONE]\n\n"
@@ -179,38 +177,3 @@ def test_a_refused_recipe_is_between_us_and_the_worker(error: LoragenError) -> N
 def test_a_refusal_keeps_message_and_param_of_the_worker() -> None:
     error = refusal(vllm(400, "temperature must be non-negative", "temperature"))
     assert (error.message, error.param) == ("temperature must be non-negative", "temperature")
-
-
-async def test_silence_is_filled_with_comments() -> None:
-    go = asyncio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b"one"
-        await go.wait()
-        yield b"two"
-
-    seen: list[bytes] = []
-    async for part in with_keep_alive(slow(), 0.01):
-        seen.append(part)
-        if seen.count(b": keep-alive\n\n") == 2:
-            go.set()
-    assert [part for part in seen if not part.startswith(b":")] == [b"one", b"two"]
-    assert seen.count(b": keep-alive\n\n") >= 2
-    assert seen[0] == b"one"
-
-
-async def test_leaving_a_stream_ends_its_source() -> None:
-    ended = asyncio.Event()
-
-    async def endless() -> AsyncIterator[bytes]:
-        try:
-            yield b"one"
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    stream = with_keep_alive(endless(), 0.01)
-    assert await anext(stream) == b"one"
-    assert await anext(stream) == b": keep-alive\n\n"
-    await stream.aclose()  # type: ignore[attr-defined]
-    await asyncio.wait_for(ended.wait(), 5)
