@@ -71,6 +71,8 @@ class Stopwatch:
 
     def __init__(self, model: str, mode: Mode, *, started: float) -> None:
         self._labels = (model, mode)
+        # Looked up once, because every token is counted in it.
+        self._next_token = metrics.INTER_TOKEN_LATENCY_SECONDS.labels(*self._labels)
         self._started = started
         self._last: float | None = None
 
@@ -80,7 +82,7 @@ class Stopwatch:
         if self._last is None:
             metrics.TIME_TO_FIRST_TOKEN_SECONDS.labels(*self._labels).observe(now - self._started)
         else:
-            metrics.INTER_TOKEN_LATENCY_SECONDS.labels(*self._labels).observe(now - self._last)
+            self._next_token.observe(now - self._last)
         self._last = now
 
     def done(self) -> None:

@@ -11,7 +11,6 @@ without goes to any.
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -228,7 +227,8 @@ class Crew:
     def _give_back(self, worker: Worker, tenant: str) -> None:
         worker.outstanding -= 1
         worker.of_tenants[tenant] -= 1
-        worker.of_tenants += Counter()  # forgets those that have none
+        if not worker.of_tenants[tenant]:
+            del worker.of_tenants[tenant]
         metrics.WORKER_REQUESTS_INFLIGHT.labels(worker.url).dec()
         worker.forget_series()
         self._serve_line()
@@ -254,5 +254,7 @@ class Crew:
 
 
 def _less_busy(workers: list[Worker]) -> Worker:
+    if len(workers) == 1:
+        return workers[0]
     two = random.sample(workers, min(2, len(workers)))
     return min(two, key=lambda worker: worker.outstanding)

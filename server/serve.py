@@ -47,6 +47,7 @@ class DrainingServer(uvicorn.Server):
             ws="none",  # nothing of ours speaks it
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # who the client is, its key says
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=math.ceil(seconds) + MARGIN_SECONDS,
         )
