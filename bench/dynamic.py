@@ -25,7 +25,8 @@ from typing import Annotated, Any, Final
 import httpx
 import typer
 
-from bench.serving import interval, say
+from bench.paired import interval
+from bench.progress import say
 from loragen.suite.demo import DEMO
 from loragen.suite.identities import PERSONA
 from loragen.suite.splits import Prompt, Split

@@ -25,7 +25,7 @@ import typer
 
 from bench import flood
 from bench.paired import quantile_differences, told_apart
-from bench.serving import say
+from bench.progress import say
 from bench.tenant_stack import TenantStack, tenant_stack
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split

@@ -22,8 +22,9 @@ import httpx
 import typer
 
 from bench.load import Call, Reply, ask
+from bench.paired import interval
+from bench.progress import say
 from bench.provenance import provenance
-from bench.serving import interval, say
 from bench.stand import BATCHED_TOKENS, KV_TOKENS, MODEL, Stand, stand
 
 CASES: Final = ("compiled", "warm", "evicted")

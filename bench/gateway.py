@@ -34,11 +34,12 @@ import yaml
 
 from bench.made_tasks import TaskMaker
 from bench.module_process import ROOT, START_SECONDS, module_process
+from bench.paired import interval
 from bench.plain_client import PlainClient
+from bench.progress import say
 from bench.redis_process import redis_process
-from bench.serving import interval, say
 from bench.stub_worker import POOL_ID, TEMPLATE_HASH
-from bench.worker import free_port
+from config.ports import free_port
 from loragen.api_key import ApiKey, KeyRecord
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
@@ -229,7 +230,7 @@ def stack(case: Case, *, profile: Path | None = None) -> Iterator[Servers]:
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="loragen-bench-")))
         redis_url, redis_pid = running.enter_context(redis_process())
-        ports = {name: free_port() for name in ("worker", *SIDES)}
+        ports = {name: free_port("127.0.0.1") for name in ("worker", *SIDES)}
         urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         master = secrets.token_hex(32)
         key, task_id = asyncio.run(_fill(redis_url, bytes.fromhex(master)))

@@ -29,9 +29,10 @@ from bench.arrivals import AZURE, Arrival, Shape, Trace
 from bench.limits import Limits
 from bench.load import Reply
 from bench.model import BenchModel
+from bench.paired import interval
+from bench.progress import say
 from bench.provenance import provenance
 from bench.search import Search
-from bench.serving import interval, say
 from bench.stand import (
     ANSWER_TOKENS,
     BATCHED_TOKENS,

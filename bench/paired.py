@@ -1,5 +1,6 @@
 """Two samples compared: differences of pairs, and how well one number tells them apart."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,17 @@ def told_apart(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
         "median_difference_95": _interval(ratios),
         "auc": round(auc(ones, others), 4),
         "auc_95": _interval(aucs),
+    }
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Return the median and its 95% bootstrap interval."""
+    draws = np.random.default_rng(0).choice(values, size=(2_000, len(values)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return {
+        "median": round(statistics.median(values), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
     }
 
 

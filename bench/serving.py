@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import random
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
-import numpy as np
 import typer
 
 from bench.load import Call, Wave, run_wave
 from bench.model import BenchModel, ModelSize
+from bench.paired import interval
+from bench.progress import say
 from bench.texts import TextMaker
 from bench.worker import workers
 
@@ -146,22 +146,6 @@ def ratios(waves: dict[str, list[Wave]]) -> dict[str, dict[str, Any]]:
         }
         for case, each in waves.items()
     }
-
-
-def interval(values: list[float]) -> dict[str, float]:
-    """Return the median and its 95% bootstrap interval."""
-    draws = np.random.default_rng(0).choice(values, size=(2_000, len(values)))
-    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return {
-        "median": round(statistics.median(values), 3),
-        "low": round(float(low), 3),
-        "high": round(float(high), 3),
-    }
-
-
-def say(line: str) -> None:
-    """Show progress."""
-    typer.echo(f"bench: {line}", err=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.paired import quantile_differences
-from bench.serving import say
+from bench.progress import say
 from bench.tenant_stack import TenantStack, tenant_stack
 from loragen.suite.demo import DEMO
 from loragen.suite.identities import SIGNOFF

@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 
 from bench.model import BenchModel, ModelSize
-from bench.serving import say
+from bench.progress import say
 from bench.texts import TextMaker
 from bench.worker import workers
 

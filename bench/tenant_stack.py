@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import yaml
 
-from bench.worker import free_port
 from config.admin import Admin
 from config.environment import child_environment
 from config.load import load_settings
+from config.ports import free_port
 
 ROOT: Final = Path(__file__).parents[1]
 START_SECONDS: Final = 600.0
@@ -53,7 +53,7 @@ def tenant_stack(
     (demo,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
         folder = Path(name)
-        port = free_port()
+        port = free_port("127.0.0.1")
         config = folder / "stack.yaml"
         others = dict(settings or {})
         server = {"port": port, "measure": False, "auth": "keys", **others.pop("server", {})}
@@ -62,8 +62,11 @@ def tenant_stack(
                 {
                     "state_dir": str(folder / "state"),
                     "server": server,
-                    "generator": {"port": free_port(), "metrics_port": free_port()},
-                    "edge_models": [{**demo, "port": free_port(), **model}],
+                    "generator": {
+                        "port": free_port("127.0.0.1"),
+                        "metrics_port": free_port("127.0.0.1"),
+                    },
+                    "edge_models": [{**demo, "port": free_port("127.0.0.1"), **model}],
                     **others,
                 }
             )
