@@ -52,7 +52,6 @@ from server.recipe_tier import RecipeTier
 NAMESPACE: Final = "loragen"
 TENANT: Final = "bench"
 PATH: Final = "/v1/chat/completions"
-TOP: Final = 40
 SIDES: Final = ("gateway", "pass_through")
 
 
@@ -166,8 +165,8 @@ def run_case(case: Case, *, pairs: int, seconds: float, tokens: int) -> list[dic
     return measured
 
 
-def run_profile(case: Case, *, seconds: float, tokens: int) -> list[dict[str, Any]]:
-    """Return the functions that most of the gateway's CPU time is spent in."""
+def run_profile(case: Case, *, seconds: float, tokens: int) -> dict[str, Any]:
+    """Return where the gateway's CPU time goes, by package and by function."""
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as folder:
         samples = Path(folder) / "samples.json"
         with stack(case, profile=samples) as servers:
@@ -175,8 +174,8 @@ def run_profile(case: Case, *, seconds: float, tokens: int) -> list[dict[str, An
             asking.half("gateway", seconds=1.0)  # warms up
             os.kill(servers.pids["gateway"], signal.SIGUSR1)
             asking.half("gateway", seconds=seconds)
-        shares: list[dict[str, Any]] = json.loads(samples.read_text())
-    return sorted(shares, key=lambda each: -float(each["own"]))[:TOP]
+        found: dict[str, Any] = json.loads(samples.read_text())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,22 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Annotated, Any, Final
 
 import typer
 
+ROOT: Final = Path(__file__).parents[1]
 _STEP_SECONDS: Final = 0.002
+_MOST: Final = 60
 
 
 class Samples:
-    """How often each function was found at work, and how often on the stack."""
+    """How often each function was found at work, each package, and each function on the stack."""
 
     def __init__(self) -> None:
         self._own: Counter[str] = Counter()
+        self._packages: Counter[str] = Counter()
         self._on_stack: Counter[str] = Counter()
 
     def begin(self) -> None:
@@ -31,28 +34,29 @@ class Samples:
         signal.signal(signal.SIGPROF, self._sample)
         signal.setitimer(signal.ITIMER_PROF, _STEP_SECONDS, _STEP_SECONDS)
 
-    def shares(self) -> list[dict[str, Any]]:
-        """Return the share of the CPU time of each function, its own and with all it calls."""
+    def shares(self) -> dict[str, Any]:
+        """Return shares of the CPU time: of packages, of functions and of these with callees."""
         total = max(1, self._own.total())
-        return [
-            {
-                "function": name,
-                "own": round(self._own[name] / total, 4),
-                "with_callees": round(found / total, 4),
-            }
-            for name, found in self._on_stack.most_common()
-        ]
+        return {
+            "samples": total,
+            "packages": {
+                name: round(found / total, 4) for name, found in self._packages.most_common()
+            },
+            "functions": {
+                name: [round(self._own[name] / total, 4), round(found / total, 4)]
+                for name, found in self._on_stack.most_common(_MOST)
+            },
+        }
 
     def _sample(self, _: int, frame: FrameType | None) -> None:
-        if frame is None:
-            return
-        self._own[_name(frame)] += 1
-        on_stack = set()
-        above: FrameType | None = frame
-        while above is not None:
-            on_stack.add(_name(above))
-            above = above.f_back
-        self._on_stack.update(on_stack)
+        stack = []
+        while frame is not None:
+            stack.append(frame.f_code)
+            frame = frame.f_back
+        if stack:
+            self._own[_name(stack[0])] += 1
+            self._packages[next(filter(None, map(_package, stack)), "event loop")] += 1
+            self._on_stack.update({_name(code) for code in stack})
 
 
 def main(
@@ -71,9 +75,19 @@ def main(
         out.write_text(json.dumps(samples.shares()))
 
 
-def _name(frame: FrameType) -> str:
-    code = frame.f_code
+def _name(code: CodeType) -> str:
     return f"{'/'.join(Path(code.co_filename).parts[-2:])} {code.co_qualname}"
+
+
+def _package(code: CodeType) -> str | None:
+    """Return whose code it is; None of the standard library's, which works for who calls it."""
+    path = Path(code.co_filename)
+    _, found, inside = code.co_filename.partition("/site-packages/")
+    if found:
+        return inside.partition("/")[0]
+    if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / "bench"):
+        return None
+    return path.relative_to(ROOT).parts[0]
 
 
 if __name__ == "__main__":
