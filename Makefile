@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench fairness chaos fuzzers fuzz lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench fairness tiers gateway-cost soak chaos fuzzers fuzz lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,15 @@ bench: setup  ## measure serving: many tasks, the bare engine, the full prompt i
 fairness: setup  ## measure what one tenant notices of another, half an hour on an idle machine
 	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json
 	@$(BIN)/python -m bench.shadowing --out bench/results/shadowing.json
+
+tiers: setup  ## measure a million tasks in one Redis: memory, and time to resolve one (10 minutes, 10 GB)
+	@$(BIN)/python -m bench.tiers --out bench/results/tiers.json
+
+gateway-cost: setup  ## measure the gateway's CPU time per request beside a bare pass-through
+	@$(BIN)/python -m bench.gateway --profile --out bench/results/gateway.json
+
+soak: setup  ## let 5,000 tasks come and go with restarts, and look for what grows (25 minutes)
+	@$(BIN)/python -m bench.soak --out bench/results/soak.json
 
 chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
 	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json

@@ -18,6 +18,8 @@ from config.admin import Admin
 from config.environment import child_environment
 from config.load import load_settings
 from config.ports import free_port
+from config.settings import Settings
+from config.state_folder import running
 
 ROOT: Final = Path(__file__).parents[1]
 START_SECONDS: Final = 600.0
@@ -29,10 +31,26 @@ class TenantStack:
 
     url: str
     keys: dict[str, str]
+    settings: Settings
 
     def headers(self, tenant: str) -> dict[str, str]:
         """Return what a request of a tenant shows."""
         return {"authorization": f"Bearer {self.keys[tenant]}"}
+
+    def pids(self) -> dict[str, int]:
+        """Return the process id of every part, under which its processes are."""
+        found: dict[str, int] = running(self.settings.state_dir).get("pids", {})
+        return found
+
+    def metrics(self) -> dict[str, str]:
+        """Return where every part that has metrics shows them."""
+        (model,) = self.settings.edge_models
+        workers = {
+            f"worker {name}": f"http://127.0.0.1:{port}/metrics"
+            for name, port in model.local_workers.items()
+        }
+        ray = f"http://127.0.0.1:{self.settings.generator.metrics_port}/metrics"
+        return {"server": f"{self.url}/metrics", "router_service": ray, **workers}
 
 
 @contextlib.contextmanager
@@ -73,12 +91,13 @@ def tenant_stack(
         )
         say("starting the stack")
         with _launched(config, folder / "output.txt", f"http://127.0.0.1:{port}"):
-            admin = Admin.of(load_settings([config]))
+            loaded = load_settings([config])
+            admin = Admin.of(loaded)
             keys = {}
             for tenant in tenants:
                 admin.ensure_tenant(tenant)
                 keys[tenant] = str(admin.post(f"/tenants/{tenant}/keys", {})["key"])
-            yield TenantStack(f"http://127.0.0.1:{port}", keys)
+            yield TenantStack(f"http://127.0.0.1:{port}", keys, loaded)
 
 
 @contextlib.contextmanager
