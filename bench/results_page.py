@@ -8,15 +8,22 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bench.readme import load
+from bench.readme import RESULTS, load
 
 MIN_ROUNDS: Final = 3
 """With fewer chats per cell an interval says nothing."""
+_PACKAGES: Final = 8
 PAGE: Final = Path(__file__).parents[1] / "docs" / "results.md"
 WAYS: Final = {
     "prompt": "prompt and tools in context",
     "hybrid": "recipe of the prompt, tools in context",
     "recompile": "prompt and tools compiled at each change",
+}
+
+ANSWERS: Final = {
+    "whole": "in one piece",
+    "streamed": "streamed, 10 ms between tokens",
+    "burst": "streamed, tokens as fast as they go",
 }
 
 
@@ -40,7 +47,14 @@ def page() -> str:
         "Accuracy, memory and serving are in the [README](../README.md#figures).",
         "",
     ]
-    return "\n".join([*head, *dynamic(load("dynamic"))]) + "\n"
+    sections = {"dynamic": dynamic, "gateway": gateway, "tiers": tiers, "soak": soak}
+    lines = [
+        line
+        for name, section in sections.items()
+        if (RESULTS / f"{name}.json").exists()
+        for line in section(load(name))
+    ]
+    return "\n".join([*head, *lines]).rstrip() + "\n"
 
 
 def dynamic(results: dict[str, Any]) -> list[str]:
@@ -76,6 +90,116 @@ def dynamic(results: dict[str, Any]) -> list[str]:
             if protocol["rounds"] >= MIN_ROUNDS
             else ["- **Time**: too few chats for a break-even; the times only say how it ran once."]
         ),
+    ]
+
+
+def gateway(results: dict[str, Any]) -> list[str]:
+    """Return the section on what the gateway costs."""
+    protocol = results["protocol"]
+    return [
+        "",
+        "## What the gateway costs",
+        "",
+        f"`{results['command']}`",
+        "",
+        "CPU time of the gateway's process for one request, over that of a bare pass-through of",
+        "Starlette and httpx before the same stub worker. The gateway is as it ships: keys, a task",
+        "whose recipe it resolves, places in line, usage, metrics, Redis. Answers of "
+        f"{protocol['tokens']} tokens;",
+        f"{protocol['pairs']} pairs of {protocol['seconds']:g} s, medians and 95% intervals, on "
+        f"{results['machine']['cpus']} CPU cores.",
+        "",
+        "| answers | CPU over pass-through | gateway, us | pass-through, us | Redis, us | "
+        "requests per second over |",
+        "|---|---|---|---|---|---|",
+        *(_gateway_row(name, ratios) for name, ratios in results["ratios"].items()),
+        "",
+        *_profile(results["profile"]),
+    ]
+
+
+def _gateway_row(name: str, ratios: dict[str, Any]) -> str:
+    own, other = (ratios["cpu_us"][side] for side in ("gateway", "pass_through"))
+    cells = [
+        ANSWERS[name],
+        _ratio(ratios["cpu"]),
+        _span(own),
+        _span(other),
+        f"{ratios['redis_cpu_us']['median']:.0f}",
+        _ratio(ratios["requests_per_second"]),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _profile(profiles: dict[str, Any]) -> list[str]:
+    if not profiles:
+        return []
+    packages = list(profiles["whole"]["packages"])[:_PACKAGES]
+    return [
+        "Whose code is at work in the gateway, by samples of its stack; the time of the standard",
+        "library is that of who calls it.",
+        "",
+        f"| answers | {' | '.join(packages)} | others |",
+        f"|{'---|' * (len(packages) + 2)}",
+        *(_profile_row(name, profile["packages"], packages) for name, profile in profiles.items()),
+        "",
+    ]
+
+
+def _profile_row(name: str, shares: dict[str, float], packages: list[str]) -> str:
+    shown = [shares.get(package, 0.0) for package in packages]
+    cells = [f"{100 * share:.0f}%" for share in [*shown, sum(shares.values()) - sum(shown)]]
+    return f"| {' | '.join([ANSWERS[name], *cells])} |"
+
+
+def tiers(results: dict[str, Any]) -> list[str]:
+    """Return the section on a million tasks."""
+    return [
+        "",
+        "## Many tasks in one Redis",
+        "",
+        f"`{results['command']}`",
+        "",
+        "Bytes of Redis' `used_memory` by task, and microseconds to resolve one by the gateway's",
+        "own parts over loopback, one after the other: cold from Redis, warm from its memory.",
+        "",
+        "| tasks | recipe | prompt | all else | cold p50 | cold p99 | warm p50 | warm p99 |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(_tiers_row, results["sizes"]),
+        "",
+    ]
+
+
+def _tiers_row(size: dict[str, Any]) -> str:
+    memory = size["memory"]
+    cells = [
+        f"{size['tasks']:,}",
+        f"{memory['recipe_bytes']:.0f}",
+        f"{memory['prompt_bytes']:.0f}",
+        f"{memory['other_bytes_per_task']:.0f}",
+        *(f"{size[tier][at]:.0f}" for tier in ("cold", "warm") for at in ("p50_us", "p99_us")),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def soak(results: dict[str, Any]) -> list[str]:
+    """Return the section on what grows."""
+    judged = results["judged"]
+    nearest = max(row["growth"] / row["allowed"] for row in judged)
+    processes = len({row["pid"] for row in judged})
+    return [
+        "",
+        "## What grows",
+        "",
+        f"`{results['command']}`",
+        "",
+        f"{results['tasks']:,} tasks made, asked and deleted in {results['seconds'] / 60:.0f} "
+        "minutes; restarted meanwhile:",
+        f"{', '.join(each['part'] for each in results['restarts'])}. Memory, descriptors, threads "
+        f"and series of {processes} processes, {len(judged)} slopes after",
+        f"warm-up. Beyond its tolerance grew: {', '.join(results['grew']) or 'nothing'}. The "
+        f"nearest came to {100 * nearest:.0f}% of what is allowed.",
+        "",
     ]
 
 
@@ -118,6 +242,10 @@ def _row(cell: dict[str, Any]) -> str:
         f"{100 * cell['right'] / cell['turns']:.0f}%",
     ]
     return f"| {' | '.join(values)} |"
+
+
+def _ratio(figures: dict[str, float]) -> str:
+    return f"{figures['median']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})"
 
 
 def _time_verdict(way: str, figures: dict[str, Any]) -> str:
