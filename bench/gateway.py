@@ -14,11 +14,9 @@ burst     the same without pauses: events come faster than they can be passed on
 import asyncio
 import json
 import os
-import platform
 import random
 import secrets
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -37,6 +35,7 @@ from bench.module_process import ROOT, START_SECONDS, module_process
 from bench.paired import interval
 from bench.plain_client import PlainClient
 from bench.progress import say
+from bench.provenance import provenance
 from bench.redis_process import redis_process
 from bench.stub_worker import POOL_ID, TEMPLATE_HASH
 from config.ports import free_port
@@ -105,12 +104,7 @@ def main(
         if profile:
             profiles[case.name] = run_profile(case, seconds=2 * seconds, tokens=tokens)
     report: dict[str, Any] = {
-        "command": " ".join(["python -m bench.gateway", *sys.argv[1:]]),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "platform": platform.platform(),
-            "load": os.getloadavg(),
-        },
+        **provenance("bench.gateway"),
         "protocol": {
             "pairs": pairs,
             "seconds": seconds,

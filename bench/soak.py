@@ -9,9 +9,7 @@ descriptors, threads, and the series of those that have metrics. `bench.growth` 
 
 import json
 import os
-import platform
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from bench.churn import Churn
 from bench.growth import TOLERANCES, judged
 from bench.lives import Life, Sampler
 from bench.progress import say
+from bench.provenance import provenance
 from bench.tenant_stack import TenantStack, tenant_stack
 
 TENANTS: Final = ["calm", "busy", "wide"]
@@ -59,12 +58,7 @@ def main(
             lives = sampler.end()
         seconds, done = sampler.now, churn.done
     report = {
-        "command": " ".join(["python -m bench.soak", *sys.argv[1:]]),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "platform": platform.platform(),
-            "load": os.getloadavg(),
-        },
+        **provenance("bench.soak"),
         "seconds": round(seconds),
         "tasks": created(done),
         "calls": dict(sorted(done.items())),

@@ -11,11 +11,8 @@ one after the other over loopback.
 
 import asyncio
 import json
-import os
-import platform
 import random
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,6 +30,7 @@ from prometheus_client import REGISTRY
 from bench.filled_redis import NAMESPACE, RECIPE_TTL_SECONDS, Filling, check, fill
 from bench.module_process import ROOT, START_SECONDS, module_process
 from bench.progress import say
+from bench.provenance import provenance
 from bench.redis_process import redis_process
 from config.ports import free_port
 from config.settings import Settings
@@ -60,12 +58,7 @@ def main(
         for each in layers or [4, 22]
     ]
     report = {
-        "command": " ".join(["python -m bench.tiers", *sys.argv[1:]]),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "platform": platform.platform(),
-            "load": os.getloadavg(),
-        },
+        **provenance("bench.tiers"),
         "sizes": sizes,
     }
     out.write_text(json.dumps(report, indent=2) + "\n")
