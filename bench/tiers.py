@@ -135,8 +135,11 @@ async def _resolve(filling: Filling, settings: Settings, draws: int) -> dict[str
         drawn = list({filling.draw(chance): None for _ in range(draws)})
         cold = await _timed(resolver, drawn, tier="redis")
         warm: list[float] = []
-        while len(warm) < draws:
-            known = chance.sample(drawn, WARM_TASKS)
+        # Those that were resolved first: their entries are stale, so that all begin anew together.
+        for start in range(0, len(drawn), WARM_TASKS):
+            if len(warm) >= draws:
+                break
+            known = drawn[start : start + WARM_TASKS]
             for key in known:
                 await resolver.resolve(*key)
             asked = [chance.choice(known) for _ in range(WARM_DRAWS)]
