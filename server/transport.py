@@ -65,8 +65,12 @@ class Transport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         connection = await self._take(url.origin)
-        with _mapped():
-            answer = await connection.handle_async_request(sent)
+        try:
+            with _mapped():
+                answer = await connection.handle_async_request(sent)
+        except BaseException:  # a request given up between two steps is closed by nobody else
+            await connection.aclose()
+            raise
         return httpx.Response(
             answer.status,
             headers=answer.headers,
