@@ -200,6 +200,19 @@ def test_a_text_with_padding_breaks_or_stray_bits_is_refused() -> None:
         Recipe.from_text(standard)
 
 
+@given(gates=GATES, dtype=DTYPES)
+def test_validated_text_is_read_by_its_id(gates: Gates, dtype: GateDtype) -> None:
+    recipe = encode(gates, dtype)
+    copy = Recipe.from_validated(recipe.text, recipe.id)
+    assert copy == recipe
+    np.testing.assert_array_equal(copy.gates, recipe.gates)
+
+
+def test_text_of_another_recipe_is_not_read_by_an_id() -> None:
+    with pytest.raises(RecipeInvalid, match="not the bytes"):
+        Recipe.from_validated(example().text, example(GateDtype.FLOAT16).id)
+
+
 def test_paper_gates_repeat_over_linears_and_rank() -> None:
     recipe = encode(np.array([[[1.0, 0.0]], [[0.5, 0.25]]], np.float32), GateDtype.FLOAT32)
     expanded = recipe.expand(linears=3, rank=2)
