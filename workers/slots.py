@@ -21,6 +21,8 @@ class SlotTable:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
+        self.changes = 0
+        """Counts up whenever a row comes to hold another recipe, or none."""
         self.clear()
 
     @property
@@ -30,6 +32,7 @@ class SlotTable:
 
     def clear(self) -> None:
         """Forget all recipes."""
+        self.changes += 1
         self._held: OrderedDict[int, Slot] = OrderedDict()  # least recently used first
         self._free = list(range(self.rows - 1, -1, -1))
 
@@ -68,6 +71,7 @@ class SlotTable:
             self._held[number] = Slot(row, name)
             self._held.move_to_end(number)
             written[number] = row
+        self.changes += len(written)
         return written
 
     def drop(self, number: int) -> bool:
@@ -75,6 +79,7 @@ class SlotTable:
         slot = self._held.pop(number, None)
         if slot is None:
             return False
+        self.changes += 1
         self._free.append(slot.row)
         return True
 

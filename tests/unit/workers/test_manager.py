@@ -8,10 +8,11 @@ from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.request import LoRARequest
 
-from loragen.errors import ArtifactCorrupt, ConfigError
+from loragen.errors import ArtifactCorrupt, ConfigError, RecipeInvalid
 from loragen.recipe import Level, Recipe
-from tests.fakes.tiny import LINEARS, RANK, TinyEdge
+from tests.fakes.tiny import FFN_WIDTH, LINEARS, RANK, WIDTH, TinyEdge
 from workers.manager import GateSpaceManager
+from workers.product import PoolProduct
 from workers.spec import WorkerSpec
 
 SLOTS = 2
@@ -95,6 +96,61 @@ def test_recipes_come_and_go_without_end(tiny: TinyEdge) -> None:
     assert not manager.gates[:, -1].any()
 
 
+def test_a_step_like_the_last_is_recognised_without_a_look_at_its_recipes(
+    tiny: TinyEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(tiny)
+    requests = [request(tiny.recipe(seed), seed) for seed in (1, 2)]
+    activate(manager, [1, 2, 0], *requests)
+    rows = manager.step.rows_T.clone()
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "_admit", None)
+        activate(manager, [1, 2, 0], *requests)
+    assert torch.equal(manager.step.rows_T, rows)
+    activate(manager, [2, 0, 1], *requests)
+    assert torch.equal(manager.step.rows_T[:3], rows[[1, 2, 0]])
+
+
+def test_a_step_like_the_last_is_placed_again_once_slots_have_changed(tiny: TinyEdge) -> None:
+    manager = make_manager(tiny)
+    requests = [request(tiny.recipe(seed), seed) for seed in (1, 2)]
+    others = [request(tiny.recipe(seed), seed) for seed in (3, 4)]
+
+    def place_two() -> None:
+        for other in others:
+            manager.add_dummy_lora(other, rank=8)
+
+    def remove_one() -> None:
+        manager.remove_adapter(1)
+        manager.add_adapter(others[0])
+
+    def remove_all() -> None:
+        manager.remove_all_adapters()
+        manager.add_adapter(others[1])
+
+    for take_rows in (place_two, remove_one, remove_all):
+        activate(manager, [1, 2], *requests)
+        take_rows()
+        activate(manager, [1, 2], *requests)
+        for token, seed in enumerate((1, 2)):
+            expected = torch.tensor(tiny.recipe(seed).expand(linears=len(LINEARS), rank=RANK))
+            assert torch.equal(gates_of_token(manager, token), expected)
+
+
+def test_layers_see_the_recipe_that_took_another_ones_row(tiny: TinyEdge) -> None:
+    manager = make_manager(tiny)
+    pair = tiny.pool.tensors[0, "gate"]
+    product = PoolProduct([pair], manager.gates[0, :, :1], manager.step)
+    x_TD = torch.randn(2, WIDTH)
+    for seed in (1, 2, 3):
+        activate(manager, [1, 1], request(tiny.recipe(seed), 1))
+        gates_R = torch.tensor(tiny.recipe(seed).expand(linears=len(LINEARS), rank=RANK)[0, 0])
+        for _ in range(2):
+            activate(manager, [1, 1], request(tiny.recipe(seed), 1))
+            update = product(x_TD, torch.zeros(2, FFN_WIDTH))
+            torch.testing.assert_close(update, (x_TD @ pair[0] * gates_R) @ pair[1])
+
+
 def test_a_number_used_again_serves_the_recipe_of_its_request(tiny: TinyEdge) -> None:
     manager = make_manager(tiny)
     activate(manager, [1], request(tiny.recipe(1), 1))
@@ -106,7 +162,7 @@ def test_a_number_used_again_serves_the_recipe_of_its_request(tiny: TinyEdge) ->
 def test_a_request_whose_name_is_not_its_recipes_is_never_served(tiny: TinyEdge) -> None:
     manager = make_manager(tiny)
     wrong = LoRARequest(tiny.recipe(1).id, 1, tiny.recipe(1).id, tiny.recipe(2).text)
-    with pytest.raises(AssertionError):
+    with pytest.raises(RecipeInvalid):
         manager.add_adapter(wrong)
     assert manager.list_adapters() == set()
 

@@ -105,3 +105,38 @@ def test_tensor_parallel_parts_add_up_to_the_whole() -> None:
     )
     torch.testing.assert_close(summed, whole)
     torch.testing.assert_close(joined, whole)
+
+
+def test_gates_are_gathered_again_once_the_step_points_elsewhere() -> None:
+    x, _ = inputs(3)
+    slots, table = step([]), gates()
+    product = PoolProduct(pairs(), table, slots)
+    slots.version = 0
+
+    def update() -> Tensor:
+        return product.forward(x, torch.zeros(len(x), LINEARS * F))
+
+    def expected(rows: list[int]) -> Tensor:
+        whole = PoolProduct(pairs(), table, step(rows))
+        return whole.forward(x, torch.zeros(len(x), LINEARS * F))
+
+    for rows in ([0, 1, 2], [0, 1, 2], [2, SLOTS, 0]):
+        slots.point(torch.tensor(rows), has_recipes=True)
+        assert torch.equal(update(), expected(rows))
+        assert torch.equal(update(), expected(rows))
+    table[2] = 7  # the same row holds another recipe
+    slots.point(torch.tensor([2, SLOTS, 0]), has_recipes=True)
+    assert torch.equal(update(), expected([2, SLOTS, 0]))
+
+
+def test_a_step_of_another_number_of_tokens_gathers_its_own_gates() -> None:
+    slots, table = step([]), gates()
+    slots.version = 0
+    slots.point(torch.tensor([0, 1, 2, 1, 0, 2]), has_recipes=True)
+    product = PoolProduct(pairs(), table, slots)
+    for tokens in (2, 6, 3):
+        x, output = inputs(tokens)
+        rows = slots.rows_T[:tokens].tolist()
+        assert torch.equal(
+            product(x, output.clone()), PoolProduct(pairs(), table, step(rows))(x, output)
+        )
