@@ -31,6 +31,18 @@ def quantile_differences(
     }
 
 
+def ratio(ones: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Return the median of the pairs' ratios, ones over others, with its 95 % interval."""
+    return median_interval([one / other for one, other in zip(ones, others, strict=True)])
+
+
+def median_interval(values: Sequence[float]) -> dict[str, float]:
+    """Return the median with its 95 % interval, from drawing the values anew."""
+    draws = np.random.default_rng(0).choice(values, size=(_DRAWS, len(values)))
+    low, high = _interval(np.median(draws, axis=1).tolist())
+    return {"median": round(float(np.median(values)), 4), "low": low, "high": high}
+
+
 def told_apart(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
     """Return how far the medians are apart, and the AUC: the chance that `other` takes longer.
 

@@ -5,7 +5,7 @@ import pytest
 
 from bench.fairness import flood_report
 from bench.flood import Answers
-from bench.paired import auc, quantile_differences, told_apart
+from bench.paired import auc, quantile_differences, ratio, told_apart
 
 
 def test_auc_is_the_chance_of_the_larger_value_and_ties_are_half() -> None:
@@ -39,3 +39,9 @@ def test_the_bound_is_a_fifth_and_a_step(added: float, holds: bool) -> None:
     pair = {False: Answers([0.1] * 9), True: Answers([0.1 + added] * 9, steps=[0.01] * 9)}
     report = flood_report({"pairs": [pair] * 7, "outcomes": {"answered": 5}})
     assert (report["bound_ms"], report["holds"]) == (130, holds)
+
+
+def test_a_ratio_of_pairs_is_exact_although_the_machine_slows_down() -> None:
+    ones = [1.0, 2.0, 5.0, 9.0]
+    found = ratio(ones, [one / 2 for one in ones])
+    assert found == {"median": 2, "low": 2, "high": 2}
