@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench fairness tiers gateway-cost soak chaos fuzzers fuzz lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,8 +70,16 @@ demo-checkpoint: setup  ## train the shipped checkpoint from scratch (21 minutes
 eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json
 
-bench: setup  ## measure serving: many tasks, the bare engine, the full prompt in context
-	@$(BIN)/python -m bench.serving --out bench/results/serving.json
+bench: setup  ## measure serving with recipes against prompts, ten minutes; says where it loses
+	@$(BIN)/python -m bench.summary --out bench/results/serving_summary.json
+
+bench-full: setup  ## measure the same at full length, hours; what is measured already is kept
+	@$(BIN)/python -m bench.full --out bench/results/full
+
+results: setup  ## write the figures of README.md, docs/results.md and its plots from bench/results
+	@$(BIN)/python -m bench.readme
+	@$(BIN)/python -m bench.results_page
+	@$(BIN)/python -m bench.plots
 
 fairness: setup  ## measure what one tenant notices of another, half an hour on an idle machine
 	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json
