@@ -70,7 +70,7 @@ demo-checkpoint: setup  ## train the shipped checkpoint from scratch (21 minutes
 eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json
 
-bench: setup  ## measure serving with recipes against prompts, ten minutes; says where it loses
+bench: setup  ## measure serving with recipes against prompts in minutes; says where it loses
 	@$(BIN)/python -m bench.summary --out bench/results/serving_summary.json
 
 bench-full: setup  ## measure the same at full length, hours; what is measured already is kept

@@ -1,8 +1,9 @@
 """vLLM engines inside this process, whose clock is the CPU time of their own steps.
 
-Requests come by that clock, and it stands still while the process waits for a core: other work on
-the machine does not count, and an idle engine skips to the next request. The engines have one
-thread. What stands before an engine in production, HTTP and tokenizing, is left out.
+Requests come by that clock, and it stands still while the process waits for a core: of other work
+on the machine only what it does to caches and memory counts, and an idle engine skips to the next
+request. The engines have one thread. What stands before an engine in production, HTTP and
+tokenizing, is left out.
 """
 
 import itertools

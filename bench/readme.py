@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bench.serving_page import table
+
 RESULTS: Final = Path(__file__).parent / "results"
 README: Final = Path(__file__).parents[1] / "README.md"
 BLOCK: Final = re.compile(r"(<!-- figures:[^\n]*-->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -51,6 +53,7 @@ def render(text: str) -> str:
         evaluation(load("demo_eval")),
         free(load("free_prompts")),
         footprint(load("footprint")),
+        summary(load("serving_summary")),
         serving(load("serving")),
     ]
     return BLOCK.sub(lambda block: block[1] + "\n".join(parts) + block[2], text)
@@ -143,11 +146,24 @@ def footprint(results: dict[str, Any]) -> str:
     )
 
 
+def summary(results: dict[str, Any]) -> str:
+    """Return the eight figures of serving."""
+    return "\n".join(
+        [
+            "Serving (`make bench`; where it loses, how it is measured and plots:",
+            "[results](docs/results.md)):",
+            "",
+            *table(results),
+            "",
+        ]
+    )
+
+
 def serving(results: dict[str, Any]) -> str:
     """Return the serving table."""
     protocol, model = results["protocol"], results["model"]
     lines = [
-        f"Serving (`make bench`): {protocol['batch']} concurrent requests of "
+        f"Waves (`python -m bench.serving`): {protocol['batch']} concurrent requests of "
         f"{protocol['max_tokens']} tokens on {results['machine']['cpus']} CPU cores, a random "
         "Llama of",
         f"width {model['hidden']} and {model['layers']} layers, prompts of "

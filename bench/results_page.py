@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bench.full_page import full
 from bench.readme import RESULTS, load
+from bench.serving_page import serving
 
 MIN_ROUNDS: Final = 3
 """With fewer chats per cell an interval says nothing."""
@@ -44,9 +46,8 @@ def page() -> str:
         "",
         "<!-- Written by `python -m bench.results_page` from bench/results; a test compares. -->",
         "",
-        "Accuracy, memory and serving are in the [README](../README.md#figures).",
-        "",
     ]
+    served = serving(load("serving_summary"), load("first_token"), load("goodput"))
     sections = {"dynamic": dynamic, "gateway": gateway, "tiers": tiers, "soak": soak}
     lines = [
         line
@@ -54,7 +55,8 @@ def page() -> str:
         if (RESULTS / f"{name}.json").exists()
         for line in section(load(name))
     ]
-    return "\n".join([*head, *lines]).rstrip() + "\n"
+    foot = ["", "Accuracy and memory are in the [README](../README.md#figures)."]
+    return "\n".join([*head, *served, *full(), *lines, *foot]) + "\n"
 
 
 def dynamic(results: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m bench.summary`: the eight figures of serving with recipes, in ten minutes.
+"""`python -m bench.summary`: the eight figures of serving with recipes.
 
 It runs `bench.decode`, `bench.first_token` with prompts of 2,000 tokens, and `bench.goodput`, each
 in a process of its own and for minutes, and joins their results. `make bench-full` runs the same
@@ -28,7 +28,7 @@ from bench.provenance import provenance
 PARTS: Final = {
     "decode": (),
     "first_token": ("--prompt-tokens", "2000", "--pairs", "12"),
-    # A search ends after one bisection of a doubling: ten minutes have no room for more.
+    # A search ends after one bisection of a doubling: more would take hours.
     "goodput": ("--requests", "20", "--repeats", "1", "--precision", "1.45"),
 }
 
