@@ -11,6 +11,9 @@ from loragen.errors import ConfigError
 POOL_FILE: Final = "pool.safetensors"
 """The pool in a generator's folder."""
 
+Backend = Literal["auto", "gate", "materialise"]
+"""How workers mix recipes; `auto` is decided when one starts."""
+
 
 class EdgeModelSettings(Section):
     """One small model that answers, with its workers and its generator or pool, if it has one."""
@@ -109,6 +112,18 @@ class EdgeModelSettings(Section):
     max_model_len: int = Field(1_024, ge=16, description="Context in tokens, prompt and answer.")
     max_num_seqs: int = Field(
         64, ge=1, le=4_096, description="Requests in one batch, and recipes held by the engine."
+    )
+    backend: Backend = Field(
+        "auto",
+        description="How workers mix recipes: `gate` inside the batch, of any number of tasks at "
+        "once; `materialise` as adapters in vLLM's own slots, for models whose layers gate does "
+        "not cover; `auto` is gate where that covers the model.",
+    )
+    adapter_slots: int = Field(
+        8,
+        ge=1,
+        description="With the materialise backend, the recipes that a worker holds as adapters: "
+        "requests of more tasks at once wait for each other. Each takes memory.",
     )
     max_num_batched_tokens: int = Field(
         4_096, ge=16, description="Tokens in one engine step; sizes the per-step gate buffers."

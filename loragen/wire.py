@@ -182,11 +182,15 @@ class RefineReply(Message):
     refine_seconds: float = Field(ge=0)
 
 
+WorkerBackend = Literal["gate", "materialise", "none"]
+"""How a worker mixes recipes; none without a pool."""
+
+
 class WorkerInfo(Message):
     """Worker to gateway: `GET /loragen`, what this worker serves."""
 
     edge_model: str
     pool_id: Digest | None
     template_hash: Digest
-    backend: Literal["gate", "none"]
+    backend: WorkerBackend
     max_model_len: int

@@ -9,7 +9,7 @@ from vllm import envs
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
 from loragen.method.pool import Pool
-from loragen.wire import WorkerInfo
+from loragen.wire import WorkerBackend, WorkerInfo
 from workers.drain import DrainingLoop, DrainMiddleware
 from workers.ids import RecipeIds
 from workers.intake import NoIntake, RecipeIntake, RecipeView
@@ -47,7 +47,7 @@ class RecipeEndpoint:
             edge_model=spec.edge_model,
             pool_id=spec.pool_id,
             template_hash=spec.template_hash,
-            backend="none" if spec.pool is None else "gate",
+            backend=_backend(spec),
             max_model_len=engine_client.model_config.max_model_len,
         )
         if spec.pool is None:
@@ -62,6 +62,13 @@ async def describe(request: Request) -> WorkerInfo:
     """Say what this worker serves."""
     info: WorkerInfo = request.app.state.worker_info
     return info
+
+
+def _backend(spec: WorkerSpec) -> WorkerBackend:
+    if spec.pool is None:
+        return "none"
+    assert spec.backend != "auto"  # decided before any engine starts
+    return spec.backend
 
 
 def _open_intake(pool: Pool, engine_client: Any, models: Any) -> RecipeIntake:

@@ -101,7 +101,13 @@ def worker_spec(model: EdgeModelSettings) -> WorkerSpec:
         return WorkerSpec(model.name, own.hash)
     if not pool.is_file():
         raise ArtifactCorrupt(f"edge model {model.name!r}: no pool {pool}")
-    return WorkerSpec(model.name, compiled.hash, pool)
+    return WorkerSpec(
+        model.name,
+        compiled.hash,
+        pool,
+        backend=model.backend,
+        adapter_slots=min(model.adapter_slots, model.max_num_seqs),
+    )
 
 
 def _compiled_template(model: EdgeModelSettings, own: OwnTemplate) -> CompiledTemplate | None:
@@ -170,7 +176,8 @@ def _tool_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
 def _recipe_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
     if model.pool_file is None:
         return ()
-    # As many slots as requests in a batch: vLLM's limit of adapters per step never binds.
+    # As many slots as requests in a batch: vLLM's limit of adapters per step never binds. Where
+    # recipes are materialised `workers.serve` puts in its own numbers.
     return ("--enable-lora", f"--max-loras={model.max_num_seqs}", "--max-lora-rank=8")
 
 

@@ -26,13 +26,10 @@ from torch import nn
 from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.lora.worker_manager import WorkerLoRAManager
 
-from loragen.errors import ArtifactCorrupt, ConfigError
-from loragen.method.pool import Pool
-from loragen.recipe import Gates, Recipe
 from workers.layers import LayerInstaller
 from workers.product import StepSlots
+from workers.reader import RecipeReader
 from workers.slots import SlotTable
-from workers.spec import WorkerSpec
 
 Step = tuple[frozenset[int], tuple[int, ...], int]
 """What a step's rows follow from: its requests' identities, each token's number, slot changes."""
@@ -45,9 +42,8 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         self, vllm_config: Any, device: torch.device, embedding_modules: Any, **options: Any
     ) -> None:
         super().__init__(vllm_config, device, embedding_modules, **options)
-        self._pool = _load_pool(WorkerSpec.from_additional_config(vllm_config.additional_config))
-        if vllm_config.parallel_config.pipeline_parallel_size > 1:
-            raise ConfigError("the gate backend does not cut a model into pipeline stages")
+        self._reader = RecipeReader.load(vllm_config)
+        self._pool = self._reader.pool
         self._slots = SlotTable(self.lora_config.max_loras)
         # Graphs keep padding rows: vLLM rounds their sizes up to a multiple of 8.
         self.step = StepSlots(
@@ -135,7 +131,7 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         assert len(wanted) == len({request.lora_name for request in requests}), wanted
         # Decode before placing: a recipe that fails must not leave its name on another's gates.
         fresh = {
-            request.lora_int_id: self._gates_of(request)
+            request.lora_int_id: self._reader.gates(request)
             for request in requests
             if not self._slots.holds(request.lora_int_id, request.lora_name)
         }
@@ -143,22 +139,3 @@ class GateSpaceManager(WorkerLoRAManager):  # type: ignore[misc]  # vLLM is unty
         for number, row in written.items():
             self.gates[:, row].copy_(torch.from_numpy(fresh[number]))
         return written
-
-    def _gates_of(self, request: Any) -> Gates:
-        spec = self._pool.spec
-        assert request.lora_name == request.lora_path, request.lora_name
-        recipe = Recipe.from_validated(request.base_model_name, request.lora_name)
-        linears = len(spec.linears)
-        recipe.require_pool(
-            self._pool.id, layers=spec.layers, linears=linears, experts=spec.experts
-        )
-        return recipe.expand(linears=linears, rank=spec.rank)
-
-
-def _load_pool(spec: WorkerSpec) -> Pool:
-    if spec.pool is None:
-        raise ConfigError(f"edge model {spec.edge_model!r} has no pool, yet LoRA is enabled")
-    pool = Pool.load(spec.pool)
-    if pool.id != spec.pool_id:
-        raise ArtifactCorrupt(f"pool {spec.pool} changed while the worker was starting")
-    return pool

@@ -1,6 +1,7 @@
 """Entry point `vllm.general_plugins`: vLLM loads it in all of its processes.
 
-It rebinds one module global of vLLM, the class of LoRA manager that model runners make. That
+It rebinds one module global of vLLM, the class of LoRA manager that model runners make, to a
+function that makes the one of the worker's backend. That
 touches vLLM's insides, hence the checks: an unknown version is refused, not hoped for. vLLM logs
 and skips a plugin that cannot be imported; the boot self-test notices its absence.
 """
@@ -39,13 +40,17 @@ def register() -> None:
     from vllm.lora.request import LoRARequest
     from vllm.v1.worker import lora_model_runner_mixin
 
-    from workers.manager import GateSpaceManager
+    from workers.backends import MANAGERS, make_manager
 
     known = getattr(lora_model_runner_mixin, "LRUCacheWorkerLoRAManager", None)
-    missing = [name for name in RUNNER_CALLS if not hasattr(GateSpaceManager, name)]
+    missing = [
+        name
+        for name in RUNNER_CALLS
+        if not all(hasattr(manager, name) for manager in MANAGERS.values())
+    ]
     if known is None or missing:
         raise ConfigError(f"vLLM's LoRA manager is not where it was, or lacks {missing}")
-    lora_model_runner_mixin.LRUCacheWorkerLoRAManager = GateSpaceManager
+    lora_model_runner_mixin.LRUCacheWorkerLoRAManager = make_manager
     # A dying engine logs the requests it held; recipes are never logged.
     LoRARequest.__repr__ = _without_recipe
 

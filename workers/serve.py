@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loragen.errors import ArtifactCorrupt, StartupError
 from workers.lifeline import die_with_parent
 from workers.plugin import require_supported_vllm
 from workers.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    from loragen.method.pool import Pool
 
 logger = logging.getLogger("vllm.loragen")  # below "vllm": its handlers and level apply
 
@@ -27,8 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         require_supported_vllm()
         args = parse_arguments(arguments)
-        spec = verify(WorkerSpec.from_additional_config(args.additional_config), Path(args.model))
-        args.additional_config = {**args.additional_config, **spec.additional_config()}
+        prepare(args)
         run(args)
     except StartupError as error:
         logger.critical("worker refuses to start: %s", error)
@@ -50,22 +53,45 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
     return args
 
 
-def verify(spec: WorkerSpec, model: Path) -> WorkerSpec:
-    """Return `spec` with the id of its pool, which belongs to this edge model and template.
+def prepare(args: Namespace) -> None:
+    """Write into vLLM's arguments what only pool and edge model can tell.
 
     Raises:
-        ArtifactCorrupt: it does not.
+        ArtifactCorrupt: they do not belong together.
+        ConfigError: the wanted backend does not cover the model.
+    """
+    spec = WorkerSpec.from_additional_config(args.additional_config)
+    if spec.pool is None:
+        return
+    from workers.coverage import choose_backend
+
+    model = Path(args.model)
+    pool = verify(spec, model)
+    backend = choose_backend(spec.backend, pool.spec, model)
+    logger.info("recipes are mixed by the %s backend (%s is configured)", backend, spec.backend)
+    if backend == "materialise":
+        from workers.materialise import slot_arguments
+
+        vars(args).update(slot_arguments(pool.spec, slots=spec.adapter_slots))
+    spec = replace(spec, pool_id=pool.id, backend=backend)
+    args.additional_config = {**args.additional_config, **spec.additional_config()}
+
+
+def verify(spec: WorkerSpec, model: Path) -> "Pool":
+    """Return the spec's pool, which belongs to this edge model and template.
+
+    Raises:
+        ArtifactCorrupt: it does not, or there is none.
     """
     from loragen.method.pool import Pool, edge_fingerprint
 
-    if spec.pool is None:
-        return spec
+    assert spec.pool is not None
     pool = Pool.load(spec.pool)
     if pool.spec.edge_fingerprint != edge_fingerprint(model):
         raise ArtifactCorrupt(f"pool {spec.pool} was made for another edge model than {model}")
     if pool.spec.template_hash != spec.template_hash:
         raise ArtifactCorrupt(f"pool {spec.pool} was made for another compiled template")
-    return replace(spec, pool_id=pool.id)
+    return pool
 
 
 def run(args: Namespace) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from config.edge_model import Backend
 from loragen.errors import ConfigError
 
 CONFIG_KEY: Final = "loragen"
@@ -17,15 +18,18 @@ CONFIG_KEY: Final = "loragen"
 class WorkerSpec:
     """The edge model and, where it has one, the pool whose recipes are mixed.
 
-    `pool_id` is None until the pool file was read and found to belong to the edge model.
+    `pool_id` is None until the pool file was read and found to belong to the edge model; until then
+    `backend` may be `auto`.
     """
 
     edge_model: str
     template_hash: str
     pool: Path | None = None
     pool_id: str | None = None
+    backend: Backend = "gate"
+    adapter_slots: int = 8
 
-    def additional_config(self) -> dict[str, dict[str, str | None]]:
+    def additional_config(self) -> dict[str, dict[str, str | int | None]]:
         """Return the value of vLLM's `--additional-config`."""
         return {
             CONFIG_KEY: {
@@ -33,6 +37,8 @@ class WorkerSpec:
                 "template_hash": self.template_hash,
                 "pool": str(self.pool) if self.pool else None,
                 "pool_id": self.pool_id,
+                "backend": self.backend,
+                "adapter_slots": self.adapter_slots,
             }
         }
 
@@ -50,6 +56,8 @@ class WorkerSpec:
                 template_hash=fields["template_hash"],
                 pool=Path(fields["pool"]) if fields["pool"] else None,
                 pool_id=fields["pool_id"],
+                backend=fields["backend"],
+                adapter_slots=fields["adapter_slots"],
             )
         except KeyError as error:
             raise ConfigError(

@@ -64,12 +64,14 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 class WorkerContract:
     """The checks."""
 
+    backend = "gate"
+
     def test_health_needs_no_key(self, worker: WorkerUnderTest) -> None:
         assert worker.http.get("/health").status_code == 200
 
     def test_it_says_what_it_serves(self, worker: WorkerUnderTest) -> None:
         info = worker.info()
-        assert info.backend == "gate"
+        assert info.backend == self.backend
         assert info.pool_id == worker.recipe.pool_id
         assert info.max_model_len > 0
 

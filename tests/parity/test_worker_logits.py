@@ -4,65 +4,23 @@ One vLLM engine runs inside the test process and is compared to two independent 
 """
 
 import copy
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from loragen.recipe import Level, Recipe
-from tests.fakes.tiny import RANK, TinyEdge
-from workers.plugin import register
-from workers.spec import WorkerSpec
+from tests.fakes.engine import Answer, Engine, identical, lora_request, running_engine
+from tests.fakes.tiny import TinyEdge
+from tests.parity.oracle import MAX_ERROR, assert_same, base_model, gates_of, merged, reference
 
 pytestmark = pytest.mark.vllm
 
-TOKENS = 16
-MAX_ERROR = 1e-4
 MAX_ERROR_BF16 = 0.1  # mean over the vocabulary; measured 0.015 to 0.05, the base model included
-
-Scores = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Greedy tokens [n] and log-probabilities [n, vocabulary]."""
-
-    tokens: list[int]
-    scores: Scores
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A vLLM engine with our manager in it."""
-
-    llm: Any
-
-    def generate(
-        self, prompts: Sequence[list[int]], recipes: Sequence[Recipe | None]
-    ) -> list[Answer]:
-        """Answer all prompts in one batch."""
-        from vllm import SamplingParams
-
-        params = SamplingParams(max_tokens=TOKENS, temperature=0, logprobs=-1, ignore_eos=True)
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in prompts],
-            params,
-            lora_request=[_lora_request(recipe) for recipe in recipes],
-            use_tqdm=False,
-        )
-        return [
-            Answer(list(output.outputs[0].token_ids), _scores(output.outputs[0].logprobs))
-            for output in outputs
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +36,7 @@ def engine(tiny: TinyEdge) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def base(tiny: TinyEdge) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(tiny.model, dtype=torch.float32)
-    return model
+    return base_model(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +119,7 @@ def test_prompt_logprobs_are_right_and_leave_the_engine_alive(
     outputs = engine.llm.generate(
         [{"prompt_token_ids": prompt}] * 2,
         params,
-        lora_request=[_lora_request(recipe), None],
+        lora_request=[lora_request(recipe), None],
         use_tqdm=False,
     )
     for output, model in zip(outputs, (merged(base, tiny, recipe), base), strict=True):
@@ -189,56 +146,6 @@ def test_bfloat16_stays_near_and_zero_gates_stay_exact(
         assert np.abs(answer.scores[0] - expected).mean() < MAX_ERROR_BF16
 
 
-@contextmanager
-def running_engine(tiny: TinyEdge, dtype: str) -> Iterator[Engine]:
-    """Run an engine in this process; leave vLLM and the environment as they were."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        patch.setenv("VLLM_PLUGINS", "")  # registered below: vLLM loads plugins once per process
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr("torch._dynamo.config.disable", True)
-        from vllm import LLM
-        from vllm.distributed import cleanup_dist_env_and_memory
-        from vllm.v1.worker import lora_model_runner_mixin as mixin
-
-        patch.setattr(mixin, "LRUCacheWorkerLoRAManager", mixin.LRUCacheWorkerLoRAManager)
-        register()
-        pool = tiny.generator / "pool.safetensors"
-        spec = WorkerSpec("tiny", tiny.pool.spec.template_hash, pool, tiny.pool.id)
-        llm = LLM(
-            str(tiny.model),
-            dtype=dtype,
-            enable_lora=True,
-            max_loras=16,
-            max_num_seqs=16,
-            max_lora_rank=8,
-            max_model_len=512,
-            max_num_batched_tokens=512,
-            max_logprobs=-1,
-            enforce_eager=True,
-            kv_cache_memory_bytes=1 << 26,
-            additional_config=spec.additional_config(),
-        )
-        try:
-            yield Engine(llm)
-        finally:
-            del llm
-            gc.collect()
-            cleanup_dist_env_and_memory()
-
-
-def merged(base: PreTrainedModel, tiny: TinyEdge, recipe: Recipe | None) -> PreTrainedModel:
-    """Return the edge model with W + A diag(g) B in place of W."""
-    if recipe is None:
-        return base
-    model = copy.deepcopy(base)
-    for (layer, linear), (a_DR, b_RF) in tiny.pool.tensors.items():
-        weight_FD = model.get_parameter(f"model.layers.{layer}.mlp.{linear}_proj.weight")
-        weight_FD.data += (a_DR @ (gates_of(tiny, recipe, layer, linear)[:, None] * b_RF)).T
-    return model
-
-
 def with_peft(base: PreTrainedModel, tiny: TinyEdge, recipe: Recipe) -> nn.Module:
     """Return the edge model under a PEFT adapter of rank R."""
     columns = tiny.pool.spec.columns
@@ -253,48 +160,3 @@ def with_peft(base: PreTrainedModel, tiny: TinyEdge, recipe: Recipe) -> nn.Modul
         state[f"{name}.lora_B.default.weight"] = (gates_R[:, None] * b_RF).T
     assert not model.load_state_dict(state, strict=False).unexpected_keys
     return model.eval()
-
-
-def gates_of(tiny: TinyEdge, recipe: Recipe, layer: int, linear: str) -> Tensor:
-    linears = tiny.pool.spec.linears
-    expanded = recipe.expand(linears=len(linears), rank=RANK)
-    return torch.tensor(expanded[layer, linears.index(linear)])
-
-
-def reference(model: nn.Module, tokens: list[int]) -> Scores:
-    """Return log-probabilities [n, vocabulary] after each token."""
-    with torch.no_grad():
-        logits: Tensor = model(torch.tensor([tokens])).logits[0]
-    scores: Scores = logits.log_softmax(-1).numpy()
-    return scores
-
-
-def assert_same(answer: Answer, prompt: list[int], model: nn.Module) -> None:
-    """Teacher-force the answer: every greedy choice and every log-probability must agree."""
-    scores = reference(model, prompt + answer.tokens)[len(prompt) - 1 : -1]
-    assert scores.argmax(axis=1).tolist() == answer.tokens
-    assert np.abs(scores - answer.scores).max() <= MAX_ERROR
-
-
-def identical(left: Sequence[Answer], right: Sequence[Answer]) -> bool:
-    return all(
-        a.tokens == b.tokens and np.array_equal(a.scores, b.scores)
-        for a, b in zip(left, right, strict=True)
-    )
-
-
-def _lora_request(recipe: Recipe | None) -> Any:
-    from vllm.lora.request import LoRARequest
-
-    if recipe is None:
-        return None
-    number = int(recipe.id[:6], 16) + 1
-    return LoRARequest(recipe.id, number, recipe.id, base_model_name=recipe.text)
-
-
-def _scores(steps: Sequence[dict[int, Any]]) -> Scores:
-    scores = np.empty((len(steps), len(steps[0])), dtype=np.float32)
-    for row, step in zip(scores, steps, strict=True):
-        for token, entry in step.items():
-            row[token] = entry.logprob
-    return scores

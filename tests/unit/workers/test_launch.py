@@ -53,6 +53,13 @@ def test_a_model_with_a_generator_gets_as_many_slots_as_requests_in_a_batch(fold
     assert spec.pool == folder / "generator" / "pool.safetensors"
 
 
+def test_how_recipes_are_mixed_is_left_open_or_asked_for(folder: Path) -> None:
+    assert spec_of(plan(edge(folder, generator=folder / "generator"))).backend == "auto"
+    asked = {"backend": "materialise", "adapter_slots": 16, "max_num_seqs": 4}
+    spec = spec_of(plan(edge(folder, generator=folder / "generator", **asked)))
+    assert (spec.backend, spec.adapter_slots) == ("materialise", 4)
+
+
 def test_a_pool_without_a_generator_is_served_as_a_generators_is(folder: Path) -> None:
     pool = folder / "generator" / "pool.safetensors"
     launch, of_generator = plan(edge(folder, pool=pool)), plan(edge(folder, generator=pool.parent))

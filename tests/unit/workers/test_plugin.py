@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from vllm.lora.request import LoRARequest
@@ -7,8 +8,9 @@ from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 from vllm.v1.worker import lora_model_runner_mixin
 
 from loragen.errors import ConfigError
-from workers.manager import GateSpaceManager
+from workers.backends import make_manager
 from workers.plugin import RUNNER_CALLS, register
+from workers.spec import WorkerSpec
 
 CALL = r"lora_manager\.([a-z_]+)"
 
@@ -25,7 +27,7 @@ def stock_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_registering_twice_is_registering_once() -> None:
     register()
     register()
-    assert lora_model_runner_mixin.LRUCacheWorkerLoRAManager is GateSpaceManager
+    assert lora_model_runner_mixin.LRUCacheWorkerLoRAManager is make_manager
 
 
 def test_the_list_of_what_runners_call_is_complete() -> None:
@@ -56,3 +58,10 @@ def test_another_vllm_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_logged_request_shows_no_recipe() -> None:
     register()
     assert "secret" not in repr(LoRARequest("digest", 1, "digest", base_model_name="secret"))
+
+
+def test_no_engine_starts_before_its_backend_is_decided() -> None:
+    spec = WorkerSpec("tiny", "0" * 64, backend="auto")
+    config = SimpleNamespace(additional_config=spec.additional_config())
+    with pytest.raises(ConfigError, match="not decided"):
+        make_manager(config, None, {})

@@ -1,3 +1,4 @@
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 
 from loragen.errors import ArtifactCorrupt, ConfigError
 from tests.fakes.tiny import TinyEdge
-from workers.serve import verify
+from workers.serve import prepare, verify
 from workers.spec import WorkerSpec
 
 
@@ -20,15 +21,33 @@ def spec(tiny: TinyEdge) -> WorkerSpec:
     return WorkerSpec("tiny", tiny.pool.spec.template_hash, tiny.generator / "pool.safetensors")
 
 
-def test_the_pool_of_the_edge_model_is_accepted_and_gets_its_id(
+def prepared(spec: WorkerSpec, model: Path) -> tuple[WorkerSpec, dict[str, Any]]:
+    """Return the spec and the arguments that vLLM starts with."""
+    args = Namespace(model=str(model), additional_config=spec.additional_config(), max_loras=64)
+    prepare(args)
+    return WorkerSpec.from_additional_config(args.additional_config), vars(args)
+
+
+def test_the_pool_of_the_edge_model_is_accepted_and_gets_its_id_and_backend(
     tiny: TinyEdge, spec: WorkerSpec
 ) -> None:
-    assert verify(spec, tiny.model) == replace(spec, pool_id=tiny.pool.id)
+    ready, arguments = prepared(replace(spec, backend="auto"), tiny.model)
+    assert ready == replace(spec, pool_id=tiny.pool.id, backend="gate")
+    assert arguments["max_loras"] == 64
 
 
-def test_a_worker_without_pool_has_nothing_to_verify(tiny: TinyEdge) -> None:
+def test_recipes_that_are_materialised_get_slots_that_they_fit_in(
+    tiny: TinyEdge, spec: WorkerSpec
+) -> None:
+    ready, arguments = prepared(replace(spec, backend="materialise", adapter_slots=4), tiny.model)
+    assert ready.backend == "materialise"
+    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (4, 8)
+    assert arguments["lora_target_modules"] == ["gate_proj", "up_proj", "down_proj"]
+
+
+def test_a_worker_without_pool_has_nothing_to_prepare(tiny: TinyEdge) -> None:
     spec = WorkerSpec("tiny", "0" * 64)
-    assert verify(spec, tiny.model) is spec
+    assert prepared(spec, tiny.model)[0] == spec
 
 
 def test_the_pool_of_another_edge_model_is_refused(tmp_path: Path, spec: WorkerSpec) -> None:
