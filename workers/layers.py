@@ -3,49 +3,97 @@
 Forward, bias, quantised base weights and tensor parallelism are vLLM's; only the update differs.
 Under tensor parallelism each rank holds its rows of A (down) or columns of B (gate, up); the
 update joins before vLLM's all-reduce, so the parts add up to the whole.
+
+Most of vLLM's models keep gate and up in one layer, some keep them apart or have no gate, and
+models that vLLM runs by their Transformers code may hold every linear whole on every rank.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor, nn
-from vllm.lora.layers import MergedColumnParallelLinearWithLoRA, RowParallelLinearWithLoRA
+from vllm.lora.layers import (
+    ColumnParallelLinearWithLoRA,
+    MergedColumnParallelLinearWithLoRA,
+    ReplicatedLinearWithLoRA,
+    RowParallelLinearWithLoRA,
+)
 from vllm.lora.utils import replace_submodule
+from vllm.model_executor.layers.linear import (
+    ColumnParallelLinear,
+    MergedColumnParallelLinear,
+    ReplicatedLinear,
+    RowParallelLinear,
+)
 
 from loragen.errors import ConfigError
 from loragen.method.pool import Pool
+from workers.coverage import GATE_LINEARS
 from workers.product import PoolProduct, StepSlots
 
-LINEARS: Final = ("gate", "up", "down")
-"""The linears a pool mixes, in the order of a recipe's gates."""
+_MODULE: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(gate_up|gate|up|down)_proj$")
 
-_MODULE: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.mlp\.(gate_up_proj|down_proj)$")
+
+def _add_update(layer: Any, x: Tensor, output: Tensor) -> Tensor:
+    result: Tensor = layer.product(x, output)
+    return result
 
 
 class GateUpWithPool(MergedColumnParallelLinearWithLoRA):  # type: ignore[misc]  # vLLM is untyped
     """gate_proj and up_proj in one layer."""
 
     product: PoolProduct
-
-    def _apply_lora_to_output(self, x: Tensor, output: Tensor) -> Tensor:
-        result: Tensor = self.product(x, output)
-        return result
+    _apply_lora_to_output = _add_update
 
 
-class DownWithPool(RowParallelLinearWithLoRA):  # type: ignore[misc]  # vLLM is untyped
-    """down_proj."""
+class ColumnWithPool(ColumnParallelLinearWithLoRA):  # type: ignore[misc]
+    """gate_proj or up_proj, each rank with its outputs."""
 
     product: PoolProduct
+    _apply_lora_to_output = _add_update
 
-    def _apply_lora_to_output(self, x: Tensor, output: Tensor) -> Tensor:
-        result: Tensor = self.product(x, output)
-        return result
+
+class RowWithPool(RowParallelLinearWithLoRA):  # type: ignore[misc]
+    """down_proj, each rank with its inputs."""
+
+    product: PoolProduct
+    _apply_lora_to_output = _add_update
+
+
+class WholeWithPool(ReplicatedLinearWithLoRA):  # type: ignore[misc]
+    """Any of them, whole on every rank."""
+
+    product: PoolProduct
+    _apply_lora_to_output = _add_update
+
+
+_WRAPPERS: Final[Mapping[type[nn.Module], type[nn.Module]]] = {
+    MergedColumnParallelLinear: GateUpWithPool,  # before the class it derives from
+    ColumnParallelLinear: ColumnWithPool,
+    RowParallelLinear: RowWithPool,
+    ReplicatedLinear: WholeWithPool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One module of the model and the linears in it."""
+
+    name: str
+    layer: int
+    linears: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[tuple[int, str]]:
+        """The linears as a pool names them."""
+        return [(self.layer, linear) for linear in self.linears]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerInstaller:
-    """Puts the pool into a model: every FFN of every layer, or none."""
+    """Puts the pool into a model: every linear of every layer, or none."""
 
     pool: Pool
     gates: Tensor
@@ -58,41 +106,51 @@ class LayerInstaller:
         Raises:
             ConfigError: the model's layers are not the ones this backend covers.
         """
-        if self.pool.spec.linears != LINEARS:
-            raise ConfigError(f"the gate backend mixes {LINEARS}, not {self.pool.spec.linears}")
-        found = {}
-        for name, module in model.named_modules():
-            if match := _MODULE.search(name):
-                found[int(match[1]), match[2]] = (name, module)
-        layers = range(self.pool.spec.layers)
-        expected = {(i, part) for i in layers for part in ("gate_up_proj", "down_proj")}
-        if set(found) != expected:
+        linears = self.pool.spec.linears
+        if linears != tuple(linear for linear in GATE_LINEARS if linear in linears):
+            raise ConfigError(f"the gate backend mixes {GATE_LINEARS} in this order, not {linears}")
+        places = _places(model)
+        if sorted(key for place in places for key in place.keys) != sorted(self.pool.tensors):
             raise ConfigError(
-                f"the gate backend needs mlp.gate_up_proj and mlp.down_proj in each of the pool's "
-                f"{len(layers)} layers; this model has {len(found)} such modules"
+                f"the gate backend needs {', '.join(linears)} projections under mlp in each of "
+                f"the pool's {self.pool.spec.layers} layers, and no others of {GATE_LINEARS}; "
+                f"this model has {len(places)} such modules"
             )
-        for (layer, part), (name, module) in found.items():
-            wrap = self._gate_up if part == "gate_up_proj" else self._down
-            replace_submodule(model, name, wrap(layer, module))
+        for place in places:
+            wrapped = self._wrap(place, model.get_submodule(place.name))
+            replace_submodule(model, place.name, wrapped)
 
-    def _gate_up(self, layer: int, base: nn.Module) -> GateUpWithPool:
-        module = GateUpWithPool(base)
-        pairs = []
-        for linear, width in zip(("gate", "up"), module.output_slices, strict=True):
-            a_DR, b_RF = self._experts(layer, linear)
-            start = module.tp_rank * width
-            pairs.append((a_DR, b_RF[:, start : start + width]))
-        module.product = PoolProduct(pairs, self.gates[layer, :, :2], self.step)
+    def _wrap(self, place: _Place, base: nn.Module) -> nn.Module:
+        wrapper = next((w for known, w in _WRAPPERS.items() if isinstance(base, known)), None)
+        if wrapper is None:
+            raise ConfigError(
+                f"the gate backend takes no {type(base).__name__}, as {place.name} is"
+            )
+        module = wrapper(base)
+        pairs = [self._share(key, module) for key in place.keys]
+        first = self.pool.spec.linears.index(place.linears[0])
+        gates = self.gates[place.layer, :, first : first + len(pairs)]
+        module.product = PoolProduct(pairs, gates, self.step)
         return module
 
-    def _down(self, layer: int, base: nn.Module) -> DownWithPool:
-        module = DownWithPool(base)
-        a_DR, b_RF = self._experts(layer, "down")
-        start = module.tp_rank * module.input_size
-        pair = (a_DR[start : start + module.input_size], b_RF)
-        module.product = PoolProduct([pair], self.gates[layer, :, 2:], self.step)
-        return module
+    def _share(self, key: tuple[int, str], module: Any) -> tuple[Tensor, Tensor]:
+        """Return this rank's part of A and B."""
+        a_DR, b_RF = (side.to(self.gates) for side in self.pool.tensors[key])
+        match module:
+            case RowWithPool():
+                start = module.tp_rank * module.input_size
+                return a_DR[start : start + module.input_size], b_RF
+            case GateUpWithPool() | ColumnWithPool():
+                width = module.output_size // module.n_slices
+                start = module.tp_rank * width
+                return a_DR, b_RF[:, start : start + width]
+            case _:
+                return a_DR, b_RF
 
-    def _experts(self, layer: int, linear: str) -> tuple[Tensor, Tensor]:
-        a_DR, b_RF = self.pool.tensors[layer, linear]
-        return a_DR.to(self.gates), b_RF.to(self.gates)
+
+def _places(model: nn.Module) -> list[_Place]:
+    found = []
+    for name, _ in model.named_modules():
+        if match := _MODULE.search(name):
+            found.append(_Place(name, int(match[1]), tuple(match[2].split("_"))))
+    return found

@@ -196,5 +196,5 @@ def test_pipeline_stages_are_refused(tiny: TinyEdge) -> None:
 
 
 def test_a_model_with_other_layers_is_refused(tiny: TinyEdge) -> None:
-    with pytest.raises(ConfigError, match="gate_up_proj"):
+    with pytest.raises(ConfigError, match="gate, up, down projections under mlp"):
         make_manager(tiny).create_lora_manager(torch.nn.Linear(1, 1), None)
