@@ -182,6 +182,11 @@ WORKER_UP = Gauge(
 HEALTHY_WORKERS = Gauge(
     "loragen_healthy_workers", "Workers of an edge model that this gateway may send to.", ["model"]
 )
+BACKEND_WORKERS = Gauge(
+    "loragen_backend_workers",
+    "Workers of an edge model that answer, by how they mix recipes (gate, materialise, none).",
+    ["model", "backend"],
+)
 STORE_UP = Gauge("loragen_store_up", "1 while Redis answers this gateway, else 0.")
 
 

@@ -11,6 +11,7 @@ without goes to any.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Self
 from config.edge_model import EdgeModelSettings
 from loragen import metrics
 from loragen.errors import QueueFull, RecipeMismatch, WorkerUnavailable
-from loragen.wire import WorkerInfo
+from loragen.wire import WorkerBackend, WorkerInfo
 from server.line import Line
 from server.worker import Worker
 
@@ -90,6 +91,12 @@ class Crew:
         """The pools that workers hold which answer, by id."""
         held = (worker.pool_id for worker in self._answering())
         return tuple(sorted({pool_id for pool_id in held if pool_id is not None}))
+
+    @property
+    def backends(self) -> Counter[WorkerBackend]:
+        """How many workers that answer mix recipes by each backend."""
+        infos = (worker.info for worker in self._answering())
+        return Counter(info.backend for info in infos if info is not None)
 
     def admit(self, worker: Worker, info: WorkerInfo) -> None:
         """Take a worker for healthy."""

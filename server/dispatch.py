@@ -18,7 +18,14 @@ import httpx
 from loragen.errors import DeadlineExceeded, EdgeModelNotFound, RecipeMismatch, WorkerUnavailable
 from loragen.recipe import Recipe
 from loragen.tools import Tool
-from loragen.wire import COMPILED_SWITCH, MAX_HEADER_CHARS, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from loragen.wire import (
+    COMPILED_SWITCH,
+    MAX_HEADER_CHARS,
+    RECIPE_FIELD,
+    RECIPE_HEADER,
+    WorkerBackend,
+    WorkerInfo,
+)
 from server.answer import refusal
 from server.begun_stream import begun
 from server.crew import Crew
@@ -72,6 +79,10 @@ class Dispatcher:
     def missing(self) -> list[str]:
         """Return the edge models that have no healthy worker."""
         return [model for model, crew in self._crews.items() if not crew.healthy]
+
+    def backends(self) -> dict[str, list[WorkerBackend]]:
+        """Return how the workers of every edge model mix recipes."""
+        return {model: sorted(crew.backends) for model, crew in self._crews.items()}
 
     def info(self, model: str) -> WorkerInfo:
         """Return what a healthy worker of the model serves.

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, get_args
 
 import httpx
 from pydantic import ValidationError
 
 from loragen import metrics
-from loragen.wire import WorkerInfo
+from loragen.wire import WorkerBackend, WorkerInfo
 from server.crew import Crew
 from server.discovery import Discovery
 from server.worker import Worker
@@ -48,7 +48,7 @@ class Health:
                 await asyncio.sleep(self._interval)
                 await self._list()
                 for crew in self._crews.values():
-                    metrics.HEALTHY_WORKERS.labels(crew.model).set(len(crew.healthy))
+                    _count(crew)
 
     async def probe(self) -> None:
         """Look for the workers and ask every one for its health, once."""
@@ -87,6 +87,13 @@ class Health:
 
     def _all(self) -> list[tuple[Crew, Worker]]:
         return [(crew, worker) for crew in self._crews.values() for worker in crew.workers]
+
+
+def _count(crew: Crew) -> None:
+    metrics.HEALTHY_WORKERS.labels(crew.model).set(len(crew.healthy))
+    backends = crew.backends
+    for backend in get_args(WorkerBackend):
+        metrics.BACKEND_WORKERS.labels(crew.model, backend).set(backends[backend])
 
 
 async def try_info(client: httpx.AsyncClient, url: str) -> WorkerInfo | None:

@@ -53,16 +53,22 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", tags=["operation"], responses=described(200, 503))
 async def ready(parts: Parts) -> JSONResponse:
-    """Return 200 when every configured model has a worker and Redis answers, else 503 and why."""
+    """Return 200 when every configured model has a worker and Redis answers, else 503 and why.
+
+    With how the workers of each model mix recipes.
+    """
+    backends = parts.dispatcher.backends()
     if parts.drain.has_begun:
-        return JSONResponse({"status": "draining", "missing": []}, status_code=503)
+        content = {"status": "draining", "missing": [], "backends": backends}
+        return JSONResponse(content, status_code=503)
     missing = [f"no worker of {model!r}" for model in parts.dispatcher.missing()]
     try:
         await parts.store.ping()
     except StoreUnavailable as error:
         missing.append(error.message)
     status = "waiting" if missing else "ready"
-    return JSONResponse({"status": status, "missing": missing}, status_code=503 if missing else 200)
+    content = {"status": status, "missing": missing, "backends": backends}
+    return JSONResponse(content, status_code=503 if missing else 200)
 
 
 @router.get("/version", tags=["operation"])

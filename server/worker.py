@@ -56,7 +56,8 @@ class Worker:
     def admit(self, info: WorkerInfo, *, now: float) -> None:
         """Take it for healthy."""
         if self.info is None:
-            logger.info("worker is healthy", extra={"worker": self.url, "model": info.edge_model})
+            extra = {"worker": self.url, "model": info.edge_model, "backend": info.backend}
+            logger.info("worker is healthy", extra=extra)
             self.healthy_since = max(now, self.exiled_until)
         self.info = info
 

@@ -46,6 +46,13 @@ _OVERVIEW: Final = (
         is_stat=True,
     ),
     Panel(
+        "Workers by backend",
+        "short",
+        "How workers mix recipes: gate for any number of tasks at once, materialise for a few.",
+        (Query(f"max by (backend) (loragen_backend_workers{_MODEL})", "{{backend}}"),),
+        is_stat=True,
+    ),
+    Panel(
         "Gateways with Redis",
         "short",
         "Gateways that reach Redis.",

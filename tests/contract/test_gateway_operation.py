@@ -27,7 +27,8 @@ def mode_of(gate: Gateway, task_id: str) -> str | None:
 def test_it_lives_is_ready_and_says_its_version(gate: Gateway) -> None:
     assert gate.http.get("/health").json() == {"status": "ok"}
     ready = gate.http.get("/ready")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "missing": []})
+    content = {"status": "ready", "missing": [], "backends": {MODEL: ["gate"]}}
+    assert (ready.status_code, ready.json()) == (200, content)
     assert gate.http.get("/version").json() == {"version": __version__}
 
 
