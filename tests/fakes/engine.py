@@ -17,6 +17,7 @@ from workers.plugin import register
 from workers.spec import WorkerSpec
 
 TOKENS = 16
+STEP_TOKENS = 512
 
 Scores = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -72,11 +73,13 @@ def running_engine(
         patch.setattr("torch._dynamo.config.disable", True)
         from vllm import LLM
         from vllm.distributed import cleanup_dist_env_and_memory
+        from vllm.v1.worker import cpu_worker
         from vllm.v1.worker import lora_model_runner_mixin as mixin
 
         # Another process would look at each model's class: it costs a start of vLLM.
         registry = "vllm.model_executor.models.registry._run_in_subprocess"
         patch.setattr(registry, lambda look: look())
+        patch.setattr(cpu_worker, "CPUModelRunner", cpu_worker.CPUModelRunner)
         patch.setattr(mixin, "LRUCacheWorkerLoRAManager", mixin.LRUCacheWorkerLoRAManager)
         register()
         pool = tiny.generator / "pool.safetensors"
@@ -90,7 +93,7 @@ def running_engine(
             "max_num_seqs": 16,
             "max_lora_rank": 8,
             "max_model_len": 512,
-            "max_num_batched_tokens": 512,
+            "max_num_batched_tokens": STEP_TOKENS,
             "max_logprobs": -1,
             "enforce_eager": True,
             "kv_cache_memory_bytes": 1 << 26,

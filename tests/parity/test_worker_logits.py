@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from loragen.recipe import Level, Recipe
-from tests.fakes.engine import Answer, Engine, identical, lora_request, running_engine
+from tests.fakes.engine import STEP_TOKENS, Answer, Engine, identical, lora_request, running_engine
 from tests.fakes.tiny import TinyEdge
 from tests.parity.oracle import MAX_ERROR, assert_same, base_model, gates_of, merged, reference
 
@@ -128,6 +128,27 @@ def test_prompt_logprobs_are_right_and_leave_the_engine_alive(
             prompt[1:], output.prompt_logprobs[1:], expected, strict=True
         ):
             assert abs(step[token].logprob - scores[token]) < MAX_ERROR
+
+
+def test_a_seed_gives_one_answer_however_the_prompt_is_read(engine: Engine) -> None:
+    """Read in several steps, which ends vLLM 0.32's own engine on a CPU."""
+    from vllm import SamplingParams
+
+    prompts = np.random.default_rng(2).integers(0, 250, size=(3, 400)).tolist()
+    params = [SamplingParams(max_tokens=4, seed=seed, ignore_eos=True) for seed in range(3)]
+
+    def answers(first: int, last: int) -> list[list[int]]:
+        outputs = engine.llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts[first:last]],
+            params[first:last],
+            use_tqdm=False,
+        )
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    alone = [answers(index, index + 1)[0] for index in range(3)]
+    engine.llm.reset_prefix_cache()
+    assert 3 * len(prompts[0]) > 2 * STEP_TOKENS
+    assert answers(0, 3) == alone
 
 
 def test_bfloat16_stays_near_and_zero_gates_stay_exact(

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
-from vllm.v1.worker import lora_model_runner_mixin
+from vllm.v1.worker import cpu_worker, lora_model_runner_mixin
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from loragen.errors import ConfigError
 from workers.backends import make_manager
 from workers.plugin import RUNNER_CALLS, register
+from workers.seeds import SeededRunner
 from workers.spec import WorkerSpec
 
 CALL = r"lora_manager\.([a-z_]+)"
@@ -21,6 +23,7 @@ def stock_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         lora_model_runner_mixin, "LRUCacheWorkerLoRAManager", LRUCacheWorkerLoRAManager
     )
+    monkeypatch.setattr(cpu_worker, "CPUModelRunner", CPUModelRunner)
     monkeypatch.setattr(LoRARequest, "__repr__", LoRARequest.__repr__)
 
 
@@ -28,6 +31,13 @@ def test_registering_twice_is_registering_once() -> None:
     register()
     register()
     assert lora_model_runner_mixin.LRUCacheWorkerLoRAManager is make_manager
+    assert cpu_worker.CPUModelRunner is SeededRunner
+
+
+def test_nobody_else_than_a_cpu_needs_our_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.plugin.installed_vllm", lambda: ("vllm", "0.32.0"))
+    register()
+    assert cpu_worker.CPUModelRunner is CPUModelRunner
 
 
 def test_the_list_of_what_runners_call_is_complete() -> None:
