@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -99,6 +99,9 @@ chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half
 
 fuzz: setup fuzzers  ## look for what breaks the APIs and all that reads bytes from outside (16 minutes)
 	@.venv-fuzz/bin/python -m tests.fuzz --out bench/results/fuzz_summary.json
+
+fuzz-worker: setup  ## hold 10,000 random requests to real workers to merged weights (about half an hour)
+	@$(BIN)/python -m tests.differential --out bench/results/differential_summary.json
 
 lock: setup  ## resolve the dependencies again into config/requirements/*.lock
 	@sh scripts/lock.sh

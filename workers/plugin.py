@@ -2,9 +2,9 @@
 
 It rebinds a module global of vLLM, the class of LoRA manager that model runners make, to a function
 that makes the one of the worker's backend; and on a CPU one more, the class of runner, whose seeds
-end the engine (`workers.seeds`). That
-touches vLLM's insides, hence the checks: an unknown version is refused, not hoped for. vLLM logs
-and skips a plugin that cannot be imported; the boot self-test notices its absence.
+end the engine (`workers.seeds`). That touches vLLM's insides, hence the checks: an unknown version
+is refused, not hoped for. vLLM logs and skips a plugin that cannot be imported; the boot self-test
+notices its absence.
 """
 
 from importlib.metadata import PackageNotFoundError, version

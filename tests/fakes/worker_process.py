@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import httpx
 import openai
 
+from config.environment import child_environment
 from loragen.recipe import Recipe
 
 SECRET = "worker-secret"
-START_SECONDS = 180
+START_SECONDS = 600  # of a machine that does other things, too
 STOP_SECONDS = 30
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 
@@ -97,17 +99,32 @@ class Worker:
         self.process.wait()
 
 
-def start_worker(name: str, config: Path) -> Worker:
+def start_worker(name: str, config: Path, **environment: str) -> Worker:
     """Start the worker of one configured edge model on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "workers", "--edge-model", name]
-    command += ["--config", str(config), "--port", str(port)]
+    port = free_port()
+    arguments = ["--edge-model", name, "--config", str(config), "--port", str(port)]
     log = config.with_name(f"{name}.log")
-    environment = {**os.environ, "LORAGEN_WORKER_SECRET": SECRET}  # noqa: TID251
+    return start_process("workers", arguments, name=name, port=port, log=log, **environment)
+
+
+def start_process(
+    module: str, arguments: Sequence[str], *, name: str, port: int, log: Path, **environment: str
+) -> Worker:
+    """Start a module that becomes the worker of an edge model at a port."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, "-m", module, *arguments],
+            env=child_environment(LORAGEN_WORKER_SECRET=SECRET, **environment),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     return Worker(process, WorkerClient(f"http://127.0.0.1:{port}", name), log)
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -11,10 +11,15 @@ import yaml
 
 from loragen.recipe import Level, Recipe
 from loragen.wire import RECIPE_HEADER, WorkerInfo
+from tests.differential.engines import BLOCK_BYTES, MAX_MODEL_LEN
+from tests.differential.evidence import Event, Evidence, left_over
+from tests.differential.trial import Trial
 from tests.fakes.tiny import TinyEdge
 from tests.fakes.worker_process import START_SECONDS, STOP_SECONDS, Worker, start_worker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+STEP_TOKENS = 48
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +33,13 @@ def workers(
 ) -> Iterator[tuple[Worker, Worker]]:
     """Start both workers at once: most of a start is waiting for the other's imports."""
     folder = tmp_path_factory.mktemp("worker")
-    shape = {"max_model_len": 256, "max_num_seqs": 32, "kv_cache_gib": 0.125}
-    shape["drain_timeout_seconds"] = 60
+    shape = {
+        "max_model_len": MAX_MODEL_LEN,
+        "max_num_seqs": 16,
+        "max_num_batched_tokens": STEP_TOKENS,
+        "kv_cache_gib": 12 * BLOCK_BYTES / 2**30,  # one of the longest requests, and a half
+        "drain_timeout_seconds": 60,
+    }
     models = [
         {"name": "tiny", "model": str(tiny.model), "generator": str(tiny.generator), **shape},
         {"name": "plain", "model": str(tiny.model), **shape},
@@ -92,6 +102,21 @@ def test_only_the_same_salt_finds_what_was_read_before(worker: Worker, tiny: Tin
         assert cached("acme", recipe) == 0
         assert cached("acme", recipe) > 0
         assert cached("globex", recipe) == 0
+
+
+def test_a_random_mix_of_requests_is_answered_as_with_merged_weights(
+    worker: Worker, tiny: TinyEdge
+) -> None:
+    """The short form of `make fuzz-worker`, in an engine that is short of blocks and of steps."""
+    trial = Trial(tiny, seed="short", max_model_len=MAX_MODEL_LEN)
+    evidence = Evidence(worker)
+    outcome = trial.run(worker.client, requests=150, misled=5, max_num_seqs=16)
+    assert outcome.mismatches == []
+    assert outcome.found == 5
+    events = evidence.events(outcome.cases, step_tokens=STEP_TOKENS)
+    expected: set[Event] = {"preemptions", "chunked_prompts", "cached_tokens", "aborts"}
+    assert {event for event in expected if not events[event]} == set()
+    assert left_over(worker) == []
 
 
 def test_told_to_end_it_finishes_what_runs_takes_nothing_new_and_leaves_no_process(

@@ -1,0 +1,1 @@
+"""Gate-space serving against merged weights: the same requests through both; see `__main__`."""
