@@ -19,9 +19,10 @@ MAX_MODEL_LEN: Final = 256
 BLOCK_BYTES: Final = LAYERS * 32 * 2 * 32 * 4
 """Of the KV cache for 32 tokens: layers, tokens, keys and values, width of the one head, float."""
 
-_COMPACT_JSON: Final = (
+COMPACT_JSON: Final = (
     '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}'
 )
+"""For the worker of a trial: grammars then say all that may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Engine:
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "kv_cache_gib": self.blocks * BLOCK_BYTES / 2**30,
-            "engine_args": [_COMPACT_JSON, *self.engine_args],
+            "engine_args": [COMPACT_JSON, *self.engine_args],
         }
 
 

@@ -42,8 +42,8 @@ class Choice:
         }
         texts = ["{"]
         for position, (name, of_name) in enumerate(zip(names, values, strict=True)):
-            end = "}" if position == len(values) - 1 else ", "
-            texts = [f'{t}"{name}": {json.dumps(value)}{end}' for t in texts for value in of_name]
+            end = "}" if position == len(values) - 1 else ","
+            texts = [f'{t}"{name}":{json.dumps(value)}{end}' for t in texts for value in of_name]
         return cls(tuple(texts), json.dumps(schema))
 
     def fields(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 
 from loragen.recipe import Level, Recipe
 from loragen.wire import RECIPE_HEADER, WorkerInfo
-from tests.differential.engines import BLOCK_BYTES, MAX_MODEL_LEN
+from tests.differential.engines import BLOCK_BYTES, COMPACT_JSON, MAX_MODEL_LEN
 from tests.differential.evidence import Event, Evidence, left_over
 from tests.differential.trial import Trial
 from tests.fakes.tiny import TinyEdge
@@ -39,6 +39,7 @@ def workers(
         "max_num_batched_tokens": STEP_TOKENS,
         "kv_cache_gib": 12 * BLOCK_BYTES / 2**30,  # one of the longest requests, and a half
         "drain_timeout_seconds": 60,
+        "engine_args": [COMPACT_JSON],
     }
     models = [
         {"name": "tiny", "model": str(tiny.model), "generator": str(tiny.generator), **shape},
