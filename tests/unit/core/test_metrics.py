@@ -11,7 +11,7 @@ DECLARED = {
 }
 LABELS = {
     *("tier", "cause", "outcome", "reason", "model", "mode", "route", "code", "worker", "limit"),
-    "expert",
+    *("expert", "backend"),
 }
 
 
