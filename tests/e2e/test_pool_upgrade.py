@@ -42,17 +42,20 @@ def pools(stack: Stack, *command: str) -> dict[str, Any]:
 
 
 def answers(stack: Stack, ids: list[str]) -> tuple[list[str], set[str]]:
-    """Return the answers of all tasks, and the modes they came in."""
+    """Return the answers of all tasks, and the modes they came in, with reasons."""
     texts, modes = [], set()
     for task_id in ids:
         reply = stack.ask("Say hello.", task_id)
         assert reply.status_code == 200, reply.text
         texts.append(reply.json()["choices"][0]["message"]["content"])
-        modes.add(reply.headers["x-loragen-mode"])
+        reason = reply.headers.get("x-loragen-fallback-reason")
+        modes.add(" ".join(filter(None, (reply.headers["x-loragen-mode"], reason))))
     return texts, modes
 
 
 def test_upgrade_switch_and_rollback_keep_every_answer(upgrading: Stack) -> None:
+    # Ready is a gateway that knows one worker.
+    wait_until(lambda: len(pools(upgrading)["workers"]) == 2, 60)
     prompts = [f"Always end your answer with the words number {number}." for number in range(8)]
     ids = [upgrading.create(prompt)["id"] for prompt in prompts]
     before = upgrading.http.get(f"/v1/tasks/{ids[0]}").json()["recipe"]
