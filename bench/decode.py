@@ -20,22 +20,12 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
+from bench.engine_environment import ENVIRONMENT
 from config.environment import export_environment
-
-ENVIRONMENT: Final = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "",  # vLLM loads plugins once per process: the engine registers ours itself
-}
 
 
 def main(

@@ -13,10 +13,10 @@ from pydantic_settings import (
 
 from config.edge_model import EdgeModelSettings
 from config.generator import GeneratorSettings
+from config.limits import LimitSettings
 from config.section import Section
 from config.shadow import ShadowSettings
 from loragen.errors import ConfigError
-from loragen.limits import Limits
 
 SECRET_FIELDS: Final = (
     "master_secret",
@@ -157,21 +157,6 @@ class AutoSettings(Section):
         3_600,
         ge=1,
         description="How long a conversation in prompt mode is remembered after its last request.",
-    )
-
-
-class LimitSettings(Section):
-    """Limits of tenants; a tenant's own are set through the admin API."""
-
-    default: Limits = Field(
-        Limits(),
-        description="Limits of every tenant, each until the tenant has one of its own; null for "
-        "none.",
-    )
-    when_store_is_down: Literal["allow", "refuse"] = Field(
-        "allow",
-        description="While Redis does not answer, let requests of limited tenants in uncounted, or "
-        "refuse them with 503.",
     )
 
 

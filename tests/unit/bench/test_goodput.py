@@ -6,10 +6,11 @@ import pytest
 
 from bench.arrivals import AZURE, Arrival
 from bench.first_token import check_cases
-from bench.goodput import Plan, limits_of, measure, ratio_of
+from bench.goodput import limits_of, measure, ratio_of
 from bench.limits import Limits
 from bench.load import Reply
 from bench.stand import KV_PROMPTS
+from bench.trials import Plan
 
 
 def reply(first: float, last: float, *, read: int = 9, cached: int = 0) -> Reply:
