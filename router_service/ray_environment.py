@@ -29,7 +29,7 @@ def prepare_ray(settings: Settings) -> None:
         export_environment(
             # The name says Windows; on Linux too it decides that Ray may use loopback addresses.
             RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
-            # Ray gives its actors niceness 15: beside a busy worker no prompt would be compiled.
+            # Ray gives its actors 15 more than ours: beside a busy worker compiles would wait.
             RAY_worker_niceness="0",
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN=SecretStore(settings.state_dir).value("ray_token", settings.ray_token),

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from loragen.method.edge import linears_of
 from loragen.recipe import Recipe
-from tests.fakes.engine import Answer, Scores
+from tests.fakes.engine import Answer, Engine, Scores, lora_request
 from tests.fakes.tiny import RANK, TinyEdge
 
 MAX_ERROR = 1e-4
@@ -55,3 +55,24 @@ def assert_same(answer: Answer, prompt: list[int], model: nn.Module) -> None:
     scores = reference(model, prompt + answer.tokens)[len(prompt) - 1 : -1]
     assert scores.argmax(axis=1).tolist() == answer.tokens
     assert np.abs(scores - answer.scores).max() <= MAX_ERROR
+
+
+def assert_prompt_logprobs(
+    engine: Engine, base: PreTrainedModel, tiny: TinyEdge, prompt: list[int], recipe: Recipe
+) -> None:
+    """Ask for the log-probabilities of a prompt with the recipe and without, in one batch."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
+    outputs = engine.llm.generate(
+        [{"prompt_token_ids": prompt}] * 2,
+        params,
+        lora_request=[lora_request(recipe), None],
+        use_tqdm=False,
+    )
+    for output, model in zip(outputs, (merged(base, tiny, recipe), base), strict=True):
+        expected = reference(model, prompt)[:-1]
+        for token, step, scores in zip(
+            prompt[1:], output.prompt_logprobs[1:], expected, strict=True
+        ):
+            assert abs(step[token].logprob - scores[token]) < MAX_ERROR

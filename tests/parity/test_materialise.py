@@ -10,7 +10,12 @@ from transformers import Phi3Config, PreTrainedModel
 from loragen.recipe import Level, Recipe
 from tests.fakes.engine import Engine, identical, lora_request, running_engine
 from tests.fakes.tiny import TinyEdge, tiny_config
-from tests.parity.oracle import MAX_ERROR, assert_same, base_model, merged, reference
+from tests.parity.oracle import (
+    assert_prompt_logprobs,
+    assert_same,
+    base_model,
+    merged,
+)
 
 pytestmark = pytest.mark.vllm
 
@@ -80,22 +85,7 @@ def test_prompt_logprobs_are_right_and_leave_the_engine_alive(
     engine: Engine, base: PreTrainedModel, tiny: TinyEdge
 ) -> None:
     """vllm#16668: with adapters on its output layer these kill a CPU engine."""
-    from vllm import SamplingParams
-
-    prompt, recipe = some_prompts(3)[2], tiny.recipe(1)
-    params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
-    outputs = engine.llm.generate(
-        [{"prompt_token_ids": prompt}] * 2,
-        params,
-        lora_request=[lora_request(recipe), None],
-        use_tqdm=False,
-    )
-    for output, model in zip(outputs, (merged(base, tiny, recipe), base), strict=True):
-        expected = reference(model, prompt)[:-1]
-        for token, step, scores in zip(
-            prompt[1:], output.prompt_logprobs[1:], expected, strict=True
-        ):
-            assert abs(step[token].logprob - scores[token]) < MAX_ERROR
+    assert_prompt_logprobs(engine, base, tiny, some_prompts(3)[2], tiny.recipe(1))
 
 
 def test_a_model_whose_gate_and_up_are_one_linear_takes_recipes(tmp_path: Path) -> None:

@@ -14,9 +14,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from loragen.recipe import Level, Recipe
-from tests.fakes.engine import STEP_TOKENS, Answer, Engine, identical, lora_request, running_engine
+from tests.fakes.engine import STEP_TOKENS, Answer, Engine, identical, running_engine
 from tests.fakes.tiny import TinyEdge
-from tests.parity.oracle import MAX_ERROR, assert_same, base_model, gates_of, merged, reference
+from tests.parity.oracle import (
+    assert_prompt_logprobs,
+    assert_same,
+    base_model,
+    gates_of,
+    merged,
+    reference,
+)
 
 pytestmark = pytest.mark.vllm
 
@@ -112,22 +119,7 @@ def test_prompt_logprobs_are_right_and_leave_the_engine_alive(
     engine: Engine, base: PreTrainedModel, tiny: TinyEdge, prompts: list[list[int]]
 ) -> None:
     """vllm#16668: with stock LoRA these kill a CPU engine."""
-    from vllm import SamplingParams
-
-    prompt, recipe = prompts[4], tiny.recipe(1)
-    params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
-    outputs = engine.llm.generate(
-        [{"prompt_token_ids": prompt}] * 2,
-        params,
-        lora_request=[lora_request(recipe), None],
-        use_tqdm=False,
-    )
-    for output, model in zip(outputs, (merged(base, tiny, recipe), base), strict=True):
-        expected = reference(model, prompt)[:-1]
-        for token, step, scores in zip(
-            prompt[1:], output.prompt_logprobs[1:], expected, strict=True
-        ):
-            assert abs(step[token].logprob - scores[token]) < MAX_ERROR
+    assert_prompt_logprobs(engine, base, tiny, prompts[4], tiny.recipe(1))
 
 
 def test_a_seed_gives_one_answer_however_the_prompt_is_read(engine: Engine) -> None:
