@@ -105,7 +105,7 @@ class Transport(httpx.AsyncBaseTransport):
             return
         idle = self._idle[str(origin)]
         idle.append(connection)
-        while len(idle) > _KEPT or idle[0].has_expired():
+        while idle and (len(idle) > _KEPT or idle[0].has_expired()):  # also the one just kept
             await idle.popleft().aclose()
 
     async def _close_expired(self) -> None:

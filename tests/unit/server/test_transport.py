@@ -69,6 +69,11 @@ async def begun(_: Peer, writer: asyncio.StreamWriter) -> None:
     writer.write(BEGUN)
 
 
+async def last(_: Peer, writer: asyncio.StreamWriter) -> None:
+    writer.write(WHOLE)
+    writer.close()
+
+
 async def slow(_: Peer, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(0.02)
     writer.write(WHOLE)
@@ -130,6 +135,15 @@ async def test_a_connection_that_the_worker_closed_is_not_used_again() -> None:
         await server.writers[0].wait_closed()
         assert (await http.get(server.url)).text == "ok"
         assert server.connections == 2
+
+
+async def test_a_worker_that_ends_right_behind_its_answer_has_answered() -> None:
+    async with peer(last) as server, client() as http:
+        for asked in range(1, 4):
+            async with http.stream("GET", server.url) as reply:
+                await server.wait_open(0)  # so the end is there before the answer is read
+                assert await reply.aread() == b"ok"
+            assert server.connections == asked
 
 
 async def test_what_nobody_used_for_a_while_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
