@@ -5,18 +5,21 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
 
+from bench.flood_clients import FloodClients, flooding
 from bench.tenant_stack import TenantStack
 
 CALM, FLOOD = "calm", "flood"
 _SETTLE_SECONDS: Final = 3.0
 """From the begin of a flood to the first question beside it, or from its end."""
+_PAUSE_SECONDS: Final = 0.05
+"""Between an answer and the next question."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,10 @@ class Asking:
     """Clients of a running stack."""
 
     def __init__(self, stack: TenantStack, protocol: Protocol) -> None:
-        self._stack = stack
+        self._headers = stack.headers(CALM)
+        self._flood = FloodClients(
+            stack.url, stack.headers(FLOOD), protocol.clients, protocol.flood_max_tokens
+        )
         self._protocol = protocol
         self._number = 0
         self.outcomes: Counter[str] = Counter()
@@ -51,47 +57,23 @@ class Asking:
 
     async def half(self, client: httpx.AsyncClient, *, is_flooded: bool) -> Answers:
         """Ask as the calm tenant, one question after the other, with or without a flood."""
-        answers = Answers()
-        if not is_flooded:
-            await self._ask(client, answers)
-            return answers
-        async with self._flood(client):
-            await self._ask(client, answers)
+        with ExitStack() as stack:
+            if is_flooded:
+                stack.enter_context(flooding(self._flood, self.outcomes))
+            await asyncio.sleep(_SETTLE_SECONDS)
+            await self._stream(client, Answers())  # the first after a pause is another matter
+            answers = Answers()
+            for _ in range(self._protocol.questions):
+                await asyncio.sleep(_PAUSE_SECONDS)
+                await self._stream(client, answers)
         return answers
 
-    async def _ask(self, client: httpx.AsyncClient, answers: Answers) -> None:
-        await asyncio.sleep(_SETTLE_SECONDS)
-        for _ in range(self._protocol.questions):
-            await self._stream(client, CALM, self._protocol.max_tokens, answers)
-            await asyncio.sleep(0.05)
-
-    @asynccontextmanager
-    async def _flood(self, client: httpx.AsyncClient) -> AsyncIterator[None]:
-        clients = [asyncio.create_task(self._again(client)) for _ in range(self._protocol.clients)]
-        try:
-            yield
-        finally:
-            for each in clients:
-                each.cancel()
-            await asyncio.gather(*clients, return_exceptions=True)
-
-    async def _again(self, client: httpx.AsyncClient) -> None:
-        while True:
-            try:
-                await self._stream(client, FLOOD, self._protocol.flood_max_tokens, Answers())
-                self.outcomes["answered"] += 1
-            except httpx.HTTPStatusError as error:
-                self.outcomes[str(error.response.status_code)] += 1
-                await asyncio.sleep(0.05)  # it does not listen to retry-after
-
-    async def _stream(
-        self, client: httpx.AsyncClient, tenant: str, max_tokens: int, answers: Answers
-    ) -> None:
+    async def _stream(self, client: httpx.AsyncClient, answers: Answers) -> None:
         self._number += 1
         body: dict[str, Any] = {
             "model": "demo",
             "messages": [{"role": "user", "content": f"Question {self._number}: who are you?"}],
-            "max_tokens": max_tokens,
+            "max_tokens": self._protocol.max_tokens,
             "ignore_eos": True,
             "temperature": 0,
             "stream": True,
@@ -99,7 +81,7 @@ class Asking:
         last = started = time.perf_counter()
         is_first = True
         async with client.stream(
-            "POST", "/v1/chat/completions", json=body, headers=self._stack.headers(tenant)
+            "POST", "/v1/chat/completions", json=body, headers=self._headers
         ) as response:
             if response.is_error:
                 await response.aread()
