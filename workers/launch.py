@@ -22,6 +22,7 @@ from loragen.template import CompiledTemplate
 from workers.plugin import CPU_DISTRIBUTION, installed_vllm, require_supported_vllm
 from workers.spec import WorkerSpec
 
+_IN_THE_ENGINE: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     # Both entry points of ours and no other: naming them also keeps vLLM's LoRA resolvers out.
     "VLLM_PLUGINS": "loragen,loragen_api",
@@ -33,7 +34,7 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "VLLM_ENABLE_RESPONSES_API_STORE": "0",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    # vLLM starts three processes of thousands of modules each: not to compile these every time
+    # vLLM starts processes of thousands of modules each: not to compile these every time
     # more than halves a start, so the wish for no byte code on disk is overruled.
     "PYTHONDONTWRITEBYTECODE": "",
     "HF_HUB_OFFLINE": "1",
@@ -182,7 +183,12 @@ def _recipe_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
 
 
 def _cpu_arguments(model: EdgeModelSettings) -> tuple[str, ...]:
-    return ("--enforce-eager", f"--kv-cache-memory-bytes={int(model.kv_cache_gib * 2**30)}")
+    arguments = ("--enforce-eager", f"--kv-cache-memory-bytes={int(model.kv_cache_gib * 2**30)}")
+    if any("parallel-size" in each for each in model.engine_args):
+        return arguments
+    # vLLM gives a CPU model a process of its own so as to bind its threads to cores. Ours are not
+    # bound, and that process looks for work with a whole core for a second after each.
+    return (*arguments, f"--distributed-executor-backend={_IN_THE_ENGINE}")
 
 
 def _cpu_environment() -> dict[str, str]:
@@ -195,6 +201,8 @@ def _cpu_environment() -> dict[str, str]:
         "TORCH_COMPILE_DISABLE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": inherited.get("OMP_NUM_THREADS", threads),
+        # Threads that spin at barriers take the gateway's cores, and wait for one another's.
+        "OMP_WAIT_POLICY": inherited.get("OMP_WAIT_POLICY", "passive"),
     }
 
 

@@ -1,4 +1,5 @@
 import json
+import pkgutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,23 @@ def test_no_vllm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("workers.plugin.version", missing)
     with pytest.raises(ConfigError, match="not installed"):
         plan(edge(folder))
+
+
+def test_a_cpu_engine_runs_its_model_itself_and_its_threads_do_not_spin(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = plan(edge(folder))
+    (backend,) = [each for each in launch.arguments if "--distributed-executor-backend" in each]
+    executor = pkgutil.resolve_name(backend.partition("=")[2])
+    assert executor.__name__ == "UniProcExecutor"
+    assert launch.environment["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert plan(edge(folder)).environment["OMP_WAIT_POLICY"] == "active"
+
+
+def test_who_asks_for_parallel_models_gets_vllms_processes(folder: Path) -> None:
+    launch = plan(edge(folder, engine_args=["--tensor-parallel-size=2"]))
+    assert not any("--distributed-executor-backend" in each for each in launch.arguments)
 
 
 def test_a_gpu_build_keeps_vllms_graphs_and_memory(
