@@ -1,8 +1,8 @@
 """`python -m bench.fairness`: what one tenant notices of another, on the real stack.
 
-flood   a tenant asks one question after the other, another has 100 under way at all times or none:
-        seconds to the first token, in pairs of both that alternate; the first question of each
-        half, after a pause, is not counted
+flood   a tenant asks one question after the other, another has 100 under way at all times, or as
+        many as its share of the batch, or none: seconds to the first token, in rounds of the three
+        whose order turns; the first question of each, after a pause, is not counted
 timing  a tenant has prompts compiled that another has, or that nobody has: seconds of each, and
         how well they tell the two apart
 
@@ -38,8 +38,8 @@ GROUPS: Final = ("another_has_it", "nobody_has_it", "has_it_itself")
 
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
-    pairs: Annotated[int, typer.Option(help="Pairs of a time with the flood and one without.")] = 9,
-    questions: Annotated[int, typer.Option(help="Questions in each half of a pair.")] = 60,
+    rounds: Annotated[int, typer.Option(help="Rounds: no neighbour, a modest one, a flood.")] = 9,
+    questions: Annotated[int, typer.Option(help="Questions beside each of them.")] = 60,
     clients: Annotated[int, typer.Option(help="Requests of the flood under way.")] = 100,
     max_tokens: Annotated[int, typer.Option(help="Tokens of each answer to the calm one.")] = 8,
     flood_max_tokens: Annotated[int, typer.Option(help="Tokens of the flood's answers.")] = 64,
@@ -59,9 +59,9 @@ def main(
         "max_wait_seconds": 600.0,
     }
     tenants = [flood.CALM, flood.FLOOD, OWNER, STRANGER]
-    protocol = flood.Protocol(clients, questions, max_tokens, flood_max_tokens)
+    protocol = flood.Protocol(clients, share, questions, max_tokens, flood_max_tokens)
     with tenant_stack(tenants, model, say) as stack:
-        flooded = asyncio.run(flood.measure(stack, protocol, pairs=pairs, say=say))
+        flooded = asyncio.run(flood.measure(stack, protocol, rounds=rounds, say=say))
         seconds = compile_all(stack, prompts, minutes=minutes) if prompts else {}
     report = {
         "command": " ".join(["python -m bench.fairness", *sys.argv[1:]]),
@@ -72,7 +72,7 @@ def main(
         },
         "stack": "gateway, Redis, router service and worker: all real, the demo checkpoint",
         "protocol": {
-            "pairs": pairs,
+            "rounds": rounds,
             "questions": questions,
             "clients": clients,
             "max_tokens": [max_tokens, flood_max_tokens],
@@ -93,20 +93,28 @@ def flood_report(measured: dict[str, Any]) -> dict[str, Any]:
     The bound: at most a fifth more than without it, and a step of the engine, which a request that
     comes must let end.
     """
-    pairs = flood.sides(measured["pairs"])
-    steps = [step for pair in measured["pairs"] for step in pair[True].steps]
+    rounds = measured["rounds"]
+    steps = [step for each in rounds for step in each["flood"].steps]
     step_ms = round(1_000 * statistics.median(steps), 2)
-    p99 = quantile_differences(pairs, 0.99)
+    unloaded = flood.pairs(rounds, "nobody", "flood")
+    p99 = quantile_differences(unloaded, 0.99)
     bound_ms = round(1.2 * p99["off_ms"] + step_ms, 2)
     return {
-        "first_token_p50": quantile_differences(pairs, 0.5),
+        "first_token_p50": quantile_differences(unloaded, 0.5),
         "first_token_p99": p99,
         "step_ms": step_ms,
         "bound_ms": bound_ms,
         "holds": p99["on_ms"] <= bound_ms,
-        "flood_requests": measured["outcomes"],
-        "pairs_p50_ms": [
-            [round(1_000 * statistics.median(side), 2) for side in pair] for pair in pairs
+        "against_a_modest_neighbour": {
+            f"first_token_p{round(100 * at)}": quantile_differences(
+                flood.pairs(rounds, "share", "flood"), at
+            )
+            for at in (0.5, 0.99)
+        },
+        "neighbours_requests": measured["outcomes"],
+        "rounds_p50_ms": [
+            [round(1_000 * statistics.median(each[kind].first), 2) for kind in flood.NEIGHBOURS]
+            for each in rounds
         ],
     }
 

@@ -1,4 +1,4 @@
-"""A tenant that asks now and then, beside one that floods: how long the first waits for a token."""
+"""A tenant that asks now and then, beside others: how long it waits for a token."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import httpx
 
@@ -16,6 +16,9 @@ from bench.flood_clients import FloodClients, flooding
 from bench.tenant_stack import TenantStack
 
 CALM, FLOOD = "calm", "flood"
+Neighbour = Literal["nobody", "share", "flood"]
+NEIGHBOURS: Final[tuple[Neighbour, ...]] = ("nobody", "share", "flood")
+"""Nobody; a tenant with as many requests as its share; one with many more."""
 _SETTLE_SECONDS: Final = 3.0
 """From the begin of a flood to the first question beside it, or from its end."""
 _PAUSE_SECONDS: Final = 0.05
@@ -36,8 +39,10 @@ class Protocol:
 
     clients: int
     """Requests that the flood has under way at any time; the calm tenant has one."""
+    share: int
+    """Of them, those that the worker may have; a tenant that keeps to it is no flood."""
     questions: int
-    """Of the calm tenant, in each half of a pair."""
+    """Of the calm tenant, beside each kind of neighbour."""
     max_tokens: int
     flood_max_tokens: int
 
@@ -47,19 +52,20 @@ class Asking:
 
     def __init__(self, stack: TenantStack, protocol: Protocol) -> None:
         self._headers = stack.headers(CALM)
-        self._flood = FloodClients(
-            stack.url, stack.headers(FLOOD), protocol.clients, protocol.flood_max_tokens
-        )
+        self._neighbours = {
+            kind: FloodClients(stack.url, stack.headers(FLOOD), clients, protocol.flood_max_tokens)
+            for kind, clients in (("share", protocol.share), ("flood", protocol.clients))
+        }
         self._protocol = protocol
         self._number = 0
-        self.outcomes: Counter[str] = Counter()
-        """What came of the flood's requests."""
+        self.outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in self._neighbours}
+        """What came of the neighbour's requests."""
 
-    async def half(self, client: httpx.AsyncClient, *, is_flooded: bool) -> Answers:
-        """Ask as the calm tenant, one question after the other, with or without a flood."""
+    async def beside(self, client: httpx.AsyncClient, kind: Neighbour) -> Answers:
+        """Ask as the calm tenant, one question after the other, beside another tenant."""
         with ExitStack() as stack:
-            if is_flooded:
-                stack.enter_context(flooding(self._flood, self.outcomes))
+            if kind in self._neighbours:
+                stack.enter_context(flooding(self._neighbours[kind], self.outcomes[kind]))
             await asyncio.sleep(_SETTLE_SECONDS)
             await self._stream(client, Answers())  # the first after a pause is another matter
             answers = Answers()
@@ -103,24 +109,31 @@ def _has_token(event: dict[str, Any]) -> bool:
 
 
 async def measure(
-    stack: TenantStack, protocol: Protocol, *, pairs: int, say: Any
+    stack: TenantStack, protocol: Protocol, *, rounds: int, say: Any
 ) -> dict[str, Any]:
-    """Return every pair's answers, and what came of the flood; which half is first alternates."""
+    """Return every round's answers beside each kind of neighbour, and what came of those.
+
+    The order of kinds turns from round to round.
+    """
     asking = Asking(stack, protocol)
-    measured: list[dict[bool, Answers]] = []
+    measured: list[dict[Neighbour, Answers]] = []
     limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
     async with httpx.AsyncClient(base_url=stack.url, timeout=600, limits=limits) as client:
-        await asking.half(client, is_flooded=False)  # warms up
-        for number in range(pairs):
-            halves = {}
-            for is_flooded in (False, True) if number % 2 else (True, False):
-                halves[is_flooded] = await asking.half(client, is_flooded=is_flooded)
-            measured.append(halves)
-            medians = [statistics.median(halves[side].first) for side in (False, True)]
-            say(f"pair {number + 1}/{pairs}: first token off/on {medians[0]:.3f} {medians[1]:.3f}")
-    return {"pairs": measured, "outcomes": dict(asking.outcomes)}
+        await asking.beside(client, "nobody")  # warms up
+        for number in range(rounds):
+            turn = number % len(NEIGHBOURS)
+            order = NEIGHBOURS[turn:] + NEIGHBOURS[:turn]
+            measured.append({kind: await asking.beside(client, kind) for kind in order})
+            medians = [f"{statistics.median(measured[-1][kind].first):.3f}" for kind in NEIGHBOURS]
+            say(f"round {number + 1}/{rounds}: first token {', '.join(medians)} s")
+    return {
+        "rounds": measured,
+        "outcomes": {kind: dict(found) for kind, found in asking.outcomes.items()},
+    }
 
 
-def sides(pairs: Sequence[dict[bool, Answers]]) -> list[tuple[list[float], list[float]]]:
-    """Return the seconds to the first token of each pair, without and with the flood."""
-    return [(each[False].first, each[True].first) for each in pairs]
+def pairs(
+    rounds: Sequence[dict[Neighbour, Answers]], one: Neighbour, other: Neighbour
+) -> list[tuple[list[float], list[float]]]:
+    """Return the seconds to the first token of each round beside two kinds of neighbours."""
+    return [(each[one].first, each[other].first) for each in rounds]

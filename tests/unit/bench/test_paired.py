@@ -36,9 +36,15 @@ def test_a_difference_that_every_pair_has_is_found_although_pairs_differ_more() 
 
 @pytest.mark.parametrize(("added", "holds"), [(0.02, True), (0.05, False)])
 def test_the_bound_is_a_fifth_and_a_step(added: float, holds: bool) -> None:
-    pair = {False: Answers([0.1] * 9), True: Answers([0.1 + added] * 9, steps=[0.01] * 9)}
-    report = flood_report({"pairs": [pair] * 7, "outcomes": {"answered": 5}})
+    one = {
+        "nobody": Answers([0.1] * 9),
+        "share": Answers([0.11] * 9),
+        "flood": Answers([0.1 + added] * 9, steps=[0.01] * 9),
+    }
+    report = flood_report({"rounds": [one] * 7, "outcomes": {}})
     assert (report["bound_ms"], report["holds"]) == (130, holds)
+    modest = report["against_a_modest_neighbour"]["first_token_p50"]
+    assert modest["difference_ms"] == pytest.approx(1_000 * added - 10)
 
 
 def test_a_ratio_of_pairs_is_exact_although_the_machine_slows_down() -> None:
