@@ -105,16 +105,27 @@ class Transport(httpx.AsyncBaseTransport):
             return
         idle = self._idle[str(origin)]
         idle.append(connection)
-        while idle and (len(idle) > _KEPT or idle[0].has_expired()):  # also the one just kept
-            await idle.popleft().aclose()
+        for each in _surplus(idle):
+            await each.aclose()
 
     async def _close_expired(self) -> None:
         """Close what was kept for workers that nobody asks any more."""
-        for origin, idle in list(self._idle.items()):
-            while idle and idle[0].has_expired():
-                await idle.popleft().aclose()
-            if not idle:
-                del self._idle[origin]
+        expired = [each for idle in self._idle.values() for each in _surplus(idle)]
+        for origin in [origin for origin, idle in self._idle.items() if not idle]:
+            del self._idle[origin]
+        for each in expired:
+            await each.aclose()
+
+
+def _surplus(idle: deque[httpcore.AsyncHTTPConnection]) -> list[httpcore.AsyncHTTPConnection]:
+    """Take those out that are too many or expired, the one that was just given back too.
+
+    Nothing is awaited here: between two looks at a pool it might be another one.
+    """
+    surplus = []
+    while idle and (len(idle) > _KEPT or idle[0].has_expired()):
+        surplus.append(idle.popleft())
+    return surplus
 
 
 class _Body(httpx.AsyncByteStream):

@@ -155,6 +155,18 @@ async def test_what_nobody_used_for_a_while_is_closed(monkeypatch: pytest.Monkey
         await gone.wait_open(0)
 
 
+async def test_several_requests_at_once_may_find_the_same_connections_unused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "_KEPT_SECONDS", 0.01)
+    async with peer(slow) as gone, peer(slow) as asked, client() as http:
+        await asyncio.gather(*(http.get(gone.url) for _ in range(3)))
+        await asyncio.sleep(0.02)
+        replies = await asyncio.gather(*(http.get(asked.url) for _ in range(5)))
+        assert [reply.text for reply in replies] == ["ok"] * 5
+        await gone.wait_open(0)
+
+
 async def test_no_more_are_kept_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_KEPT", 2)
     async with peer(slow) as server, client() as http:
