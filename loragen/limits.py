@@ -29,7 +29,7 @@ _SAID: Final[dict[Limit, str]] = {
 class Limits(BaseModel):
     """What a tenant may ask for; None is no limit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     requests_per_minute: int | None = Field(None, ge=0)
     tokens_per_minute: int | None = Field(None, ge=1)

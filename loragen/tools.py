@@ -55,7 +55,9 @@ def _are_distinct(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
 
 
 Tools = Annotated[
-    tuple[Tool, ...], Field(max_length=MAX_TOOLS, fail_fast=True), AfterValidator(_are_distinct)
+    tuple[Tool, ...],
+    Field(max_length=MAX_TOOLS, fail_fast=True, strict=False),
+    AfterValidator(_are_distinct),
 ]
 """What a task may hold."""
 

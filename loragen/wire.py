@@ -98,7 +98,7 @@ def _are_distinct(probes: tuple[ProbeText, ...]) -> tuple[ProbeText, ...]:
 
 Probes = Annotated[
     tuple[ProbeText, ...],
-    Field(min_length=MIN_PROBES, max_length=MAX_PROBES, fail_fast=True),
+    Field(min_length=MIN_PROBES, max_length=MAX_PROBES, fail_fast=True, strict=False),
     AfterValidator(_are_distinct),
 ]
 """What a task is measured and refined on."""

@@ -33,7 +33,7 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "content": {
             "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": {}},
         }
     }
 }

@@ -33,9 +33,9 @@ OUR_FIELDS = frozenset({"model", "task_id", "loragen", "system_prompt"})
 
 
 class ApiRequest(BaseModel):
-    """A request body; unknown fields are errors."""
+    """A request body; unknown fields are errors, and so are false for 0 and "5" for 5."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -102,7 +102,7 @@ class ResponsesRequest(ServedRequest):
     temperature: float | None = None
     text: TextConfig = TextConfig()
     tool_choice: str | dict[str, Any] | None = None
-    tools: Annotated[tuple[FunctionTool, ...], Field(fail_fast=True)] = ()
+    tools: Annotated[tuple[FunctionTool, ...], Field(fail_fast=True, strict=False)] = ()
     top_p: float | None = None
     truncation: Literal["disabled"] | None = None
     user: str | None = None

@@ -56,7 +56,7 @@ class TaskLine(TaskFields):
 
     id: str | None = None
     created_at: int | None = Field(None, ge=0)
-    names: Annotated[tuple[NamedVersion, ...], Field(fail_fast=True)] = ()
+    names: Annotated[tuple[NamedVersion, ...], Field(fail_fast=True, strict=False)] = ()
 
 
 @router.get("/export", response_class=StreamingResponse, responses=_ANSWER)

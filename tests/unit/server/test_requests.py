@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from loragen.errors import InvalidRequest
+from server.admin import ChangeTenantRequest
 from server.http_errors import CONTROL_FIELDS, explain_validation
 from server.requests import ApiRequest, ChatRequest, CompletionRequest, CreateTaskRequest
 
@@ -63,6 +64,11 @@ def refused(kind: type[ApiRequest], body: dict[str, Any]) -> InvalidRequest:
         (ChatRequest, {**CHAT, "stop": [5]}, "stop", "string"),
         (ChatRequest, {**CHAT, "tool_choice": 5}, "tool_choice", "string"),
         (ChatRequest, {**CHAT, "stream": "maybe"}, "stream", "boolean"),
+        (ChatRequest, {**CHAT, "stream": 1}, "stream", "boolean"),
+        (ChatRequest, {**CHAT, "temperature": "0.5"}, "temperature", "number"),
+        (ChatRequest, {**CHAT, "max_tokens": "5"}, "max_tokens", "integer"),
+        (ChatRequest, {**CHAT, "n": True}, "n", "integer"),
+        (ChangeTenantRequest, {"limits": {"tasks": False}}, "limits.tasks", "integer"),
         (ChatRequest, {**CHAT, "stream_options": {"include_usage": True}}, None, "stream"),
         (ChatRequest, {**CHAT, "x\ud800": 1}, None, "surrogate"),
         (ChatRequest, {**CHAT, "\u2028 né": 1}, "\u2028 né", "unknown field"),
