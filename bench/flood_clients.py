@@ -36,7 +36,7 @@ def flooding(spec: FloodClients, outcomes: Counter[str]) -> Iterator[None]:
     process.start()
     theirs.close()
     try:
-        if ours.poll(60) and ours.recv() != "begun":
+        if not ours.poll(60) or ours.recv() != "begun":
             raise RuntimeError("the flood did not begin")
         yield
         ours.send("end")
