@@ -1,11 +1,13 @@
 """`python -m bench.power_cut`: what a power cut takes of tasks that were acknowledged (as root).
 
 A Redis with the settings of `loragen up` writes to a file system in a file. Tasks are created
-through the store, one after the other. At a moment that is drawn the server is stopped and the file
-is copied: what the kernel had not written to it is not in the copy, as after a power cut. A server
-started on the copy is asked for every task that was acknowledged.
+through the store, one after the other. At a moment that is drawn
 
-A server that is only killed loses nothing: what it wrote is the kernel's by then.
+cut   the server is stopped and the file is copied: what the kernel had not written to it is not in
+      the copy, as after a power cut
+kill  the server is killed, and all it wrote is there
+
+A server started on what is left is asked for every task that was acknowledged.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import typer
@@ -48,39 +50,50 @@ class Acknowledged:
     at: float
 
 
+class Lost(NamedTuple):
+    """How many tasks were acknowledged and how many of them lost, the oldest how long before."""
+
+    acknowledged: int
+    tasks: int
+    seconds: float
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
-    cuts: Annotated[int, typer.Option(help="Power cuts.", min=2)] = 20,
+    rounds: Annotated[int, typer.Option(help="Power cuts, and as many kills.", min=2)] = 20,
 ) -> None:
-    """Cut the power of Redis under load, and count what it had acknowledged and lost."""
+    """End Redis under load by power cuts and kills, and count what it had acknowledged and lost."""
     if os.geteuid() != 0:
         raise typer.BadParameter("mounting file systems takes root")
     chance = random.Random(0)
-    lost, windows, written = [], [], 0
-    for number in range(cuts):
-        with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
-            made, cut_at, left = _cut(Path(name), after=WARMUP_SECONDS + 2 * chance.random())
-        missing = [each for each in made if each.id not in left]
-        written += len(made)
-        lost.append(len(missing))
-        windows.append(cut_at - missing[0].at if missing else 0.0)
-        say(f"cut {number + 1}/{cuts}: {lost[-1]} of {len(made)} lost, {windows[-1]:.2f} s")
-    report = {
-        **provenance("bench.power_cut"),
-        "cuts": cuts,
-        "tasks_acknowledged": written,
-        "tasks_lost": {"median": float(np.median(lost)), "max": max(lost)},
+    report = provenance("bench.power_cut")
+    for way in ("cut", "kill"):
+        lost = []
+        for number in range(rounds):
+            with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
+                after = WARMUP_SECONDS + 2 * chance.random()
+                lost.append(_lost(Path(name), after=after, is_cut=way == "cut"))
+            say(f"{way} {number + 1}/{rounds}: {lost[-1]}")
+        report[way] = _summary(lost)
+    out.write_text(json.dumps(report, indent=2) + "\n")
+    say(json.dumps(report))
+
+
+def _summary(lost: list[Lost]) -> dict[str, Any]:
+    tasks, windows = [each.tasks for each in lost], [each.seconds for each in lost]
+    return {
+        "rounds": len(lost),
+        "tasks_acknowledged": sum(each.acknowledged for each in lost),
+        "tasks_lost": {"median": float(np.median(tasks)), "max": max(tasks)},
         "window_seconds": {
             "median": round(float(np.median(windows)), 3),
             "max": round(max(windows), 3),
         },
     }
-    out.write_text(json.dumps(report, indent=2) + "\n")
-    say(json.dumps(report))
 
 
-def _cut(folder: Path, *, after: float) -> tuple[list[Acknowledged], float, set[str]]:
-    """Return what was acknowledged, when the power went, and the ids that were left."""
+def _lost(folder: Path, *, after: float, is_cut: bool) -> Lost:
+    """Return what was gone."""
     image, copy, mounted = folder / "image", folder / "copy", folder / "mounted"
     password, keys = secrets.token_hex(16), TenantKeys((secrets.token_bytes(32),), "tenant")
     with image.open("wb") as file:
@@ -89,12 +102,14 @@ def _cut(folder: Path, *, after: float) -> tuple[list[Acknowledged], float, set[
     mounted.mkdir()
     with _mounted(image, mounted), _running(mounted, password) as (server, process):
         made = asyncio.run(_create(server.url, keys, seconds=after))
-        cut_at = time.monotonic()
-        process.send_signal(signal.SIGSTOP)
-        shutil.copyfile(image, copy)
-    with _mounted(copy, mounted), _running(mounted, password) as (server, _):
+        ended_at = time.monotonic()
+        process.send_signal(signal.SIGSTOP if is_cut else signal.SIGKILL)
+        if is_cut:
+            shutil.copyfile(image, copy)
+    with _mounted(copy if is_cut else image, mounted), _running(mounted, password) as (server, _):
         left = asyncio.run(_left(server.url, [each.id for each in made]))
-    return made, cut_at, left
+    missing = [each for each in made if each.id not in left]
+    return Lost(len(made), len(missing), ended_at - missing[0].at if missing else 0.0)
 
 
 async def _create(url: str, keys: TenantKeys, *, seconds: float) -> list[Acknowledged]:

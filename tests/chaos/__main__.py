@@ -25,12 +25,13 @@ from typing import Annotated, Any, Final
 import httpx
 import typer
 
+from bench.provenance import provenance
 from loragen.training.checkpoint import Layout
 from tests.chaos.canaries import Canary, CanaryCage
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.tenants import Editor, Slot
-from tests.chaos.traffic import Traffic
+from tests.chaos.traffic import Broken, Traffic
 from tests.e2e.stack import CHECKPOINT, MODEL, wait_until
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Storm:
     def __init__(self, cluster: Cluster, edits: Edits) -> None:
         self._cluster, self._edits = cluster, edits
         self.recoveries: dict[str, list[float]] = defaultdict(list)
+        self._down: list[tuple[str, float, float]] = []
         self._healing = ThreadPoolExecutor(1)
 
     def strike(self, fault: Fault) -> None:
@@ -112,6 +114,9 @@ class Storm:
         if fault.hits_worker:
             wait_until(self._cluster.are_workers_healthy, RECOVERY_SECONDS)
         logger.info("fault: %s", fault.name)
+        if fault.gateway is not None:
+            self._take_down(fault, self._cluster.gateways[fault.gateway])
+            return
         if fault.loses_unsaved:
             with self._edits.paused():
                 fault.strike(self._cluster)
@@ -123,6 +128,23 @@ class Storm:
             self._healing.submit(self._heal, fault)
         else:
             self._heal(fault)
+
+    def unexplained(self, broken: Sequence[Broken]) -> list[str]:
+        """Return what broke at gateways that were up."""
+        return [
+            f"broke: {each}"
+            for each in broken
+            if not any(
+                url == each.gateway and each.started < end and start < each.ended
+                for url, start, end in self._down
+            )
+        ]
+
+    def _take_down(self, fault: Fault, url: str) -> None:
+        started = time.monotonic()
+        fault.strike(self._cluster)
+        self._heal(fault)
+        self._down.append((url, started, time.monotonic()))
 
     def end(self) -> None:
         """Wait until all is well."""
@@ -189,7 +211,7 @@ def run(
             logger.info("%d of %d faults, %s", number, faults, dict(traffic.kinds))
             time.sleep(chance.uniform(1, 6))
         storm.end()
-        while traffic.requests < requests:
+        while traffic.answers < requests:
             time.sleep(1)
         edits.end()
         traffic.end()
@@ -197,8 +219,9 @@ def run(
         lost = lost_slots(cluster, slots)
     finally:
         cluster.close()
-    kinds = traffic.kinds
+    kinds, unexplained = traffic.kinds, storm.unexplained(traffic.broken)
     return {
+        **provenance("tests.chaos"),
         "faults": len(planned),
         "requests": kinds.total(),
         "foreign_answers": kinds["foreign answer"],
@@ -206,6 +229,8 @@ def run(
         "tasks_lost": len(lost),
         "recovery_seconds": {name: max(each) for name, each in sorted(storm.recoveries.items())},
         "wrong_answers": kinds["wrong answer"],
+        "hung": kinds["hung"],
+        "broken_without_a_fault": len(unexplained),
         "kinds": dict(kinds.most_common()),
         "errors": dict(traffic.codes.most_common()),
         "modes": dict(traffic.modes.most_common()),
@@ -217,7 +242,7 @@ def run(
         "faults_by_kind": {name: len(each) for name, each in sorted(storm.recoveries.items())},
         "full_disk": "run" if cluster.has_own_disk else "not run: only root can mount a disk",
         "seconds": round(seconds),
-        "details": [*traffic.details, *editor.malformed, *edits.failures, *lost][:50],
+        "details": [*traffic.details, *editor.malformed, *edits.failures, *lost, *unexplained][:50],
     }
 
 
@@ -228,7 +253,7 @@ def main(
     faults: Annotated[
         int, typer.Option(help="Faults; 23 are one of each kind, and eight worker kills.")
     ] = 50,
-    requests: Annotated[int, typer.Option(help="Requests, at least.")] = 20_000,
+    requests: Annotated[int, typer.Option(help="Right answers, at least.")] = 20_000,
     clients: Annotated[int, typer.Option(help="Clients that ask at once.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the order of faults, and of edits.")] = 0,
 ) -> None:
@@ -249,12 +274,11 @@ def main(
             clients=clients,
             seed=seed,
         )
-    summary["command"] = (
-        f"python -m tests.chaos --out {out} --tenants {tenants} --tasks {tasks} --faults {faults} "
-        f"--requests {requests} --clients {clients} --seed {seed}"
-    )
     out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    must_be_zero = ("foreign_answers", "malformed_errors", "tasks_lost", "wrong_answers")
+    must_be_zero = (
+        *("foreign_answers", "wrong_answers", "malformed_errors", "tasks_lost"),
+        *("hung", "broken_without_a_fault"),
+    )
     if broken := {name: summary[name] for name in must_be_zero if summary[name]}:
         logger.error("broken: %s", broken)
         raise typer.Exit(1)

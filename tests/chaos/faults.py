@@ -22,6 +22,8 @@ class Fault:
     """Does it, and ends what has to be ended by hand."""
     is_over: Callable[[Cluster], bool]
     hits_worker: bool = False
+    gateway: int | None = None
+    """Which gateway it takes down."""
     loses_unsaved: bool = False
     """Whether Redis may forget what it has not written yet."""
 
@@ -100,9 +102,9 @@ FAULTS: Final = (
     Fault("second_worker_kill", _kill(WORKERS[1]), Cluster.are_workers_healthy, hits_worker=True),
     Fault("worker_end", _end_worker, Cluster.are_workers_healthy, hits_worker=True),
     Fault("worker_stall", _stall(WORKERS[1]), Cluster.are_workers_healthy, hits_worker=True),
-    Fault("gateway_kill", _kill("server"), Cluster.are_gateways_ready),
-    Fault("second_gateway_kill", _kill_beside, Cluster.are_gateways_ready),
-    Fault("second_gateway_end", _end_beside, Cluster.are_gateways_ready),
+    Fault("gateway_kill", _kill("server"), Cluster.are_gateways_ready, gateway=0),
+    Fault("second_gateway_kill", _kill_beside, Cluster.are_gateways_ready, gateway=1),
+    Fault("second_gateway_end", _end_beside, Cluster.are_gateways_ready, gateway=1),
     Fault("generator_kill", _kill("router_service"), Cluster.is_generator_healthy),
     Fault("generator_stall", _stall("router_service"), Cluster.is_generator_healthy),
     Fault("redis_kill", _kill("redis"), Cluster.is_redis_writable, loses_unsaved=True),

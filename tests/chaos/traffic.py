@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import httpx
@@ -23,6 +24,7 @@ Kind = Literal[
     "error event",
     "unreached",
     "cut",
+    "hung",
     "foreign answer",
     "wrong answer",
     "malformed",
@@ -34,10 +36,21 @@ error           an error object with a status of 4xx or 5xx
 error event     a stream whose last event is an error object
 unreached       no connection, or closed before a byte of an answer
 cut             a connection that broke within an answer, as the client's library says
+hung            nothing came for the client's time-out
 foreign answer  the answer of another prompt
 wrong answer    any other text
 malformed       anything else
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A request whose connection broke, and the time of it, by the clock of `time.monotonic`."""
+
+    gateway: str
+    started: float
+    ended: float
+
 
 EXPECTED_STATUSES: Final = frozenset({404, 429, 500, 502, 503, 504})
 
@@ -53,8 +66,10 @@ class Traffic:
         foreign: frozenset[str],
         model: str,
         clients: int,
+        timeout_seconds: float = 90.0,
     ) -> None:
         """Start; `foreign` are the answers of all prompts."""
+        self._timeout = timeout_seconds
         self._gateways, self._slots, self._model = list(gateways), list(slots), model
         self._foreign = foreign
         self._ending = threading.Event()
@@ -63,6 +78,8 @@ class Traffic:
         self.codes: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
         self.details: list[str] = []
+        self.broken: list[Broken] = []
+        """Connections that broke: only those to a gateway that was down may."""
         self._threads = [
             threading.Thread(target=self._run, args=(number,), daemon=True)
             for number in range(clients)
@@ -78,6 +95,12 @@ class Traffic:
             assert not thread.is_alive(), "a request hangs"
 
     @property
+    def answers(self) -> int:
+        """How many right answers there were so far."""
+        with self._lock:
+            return self.kinds["right"]
+
+    @property
     def requests(self) -> int:
         """How many were answered or failed so far."""
         with self._lock:
@@ -85,19 +108,22 @@ class Traffic:
 
     def _run(self, number: int) -> None:
         chance = random.Random(f"client {number}")
-        with httpx.Client(timeout=90) as client:
+        with httpx.Client(timeout=self._timeout) as client:
             while not self._ending.is_set():
                 slot = chance.choice(self._slots)
                 canary = slot.current
                 if canary is None:
                     continue
                 gateway = chance.choice(self._gateways)
+                started = time.monotonic()
                 kind, detail = self._ask(
                     client, gateway, slot, canary, is_stream=chance.random() < 0.5
                 )
                 with self._lock:
                     self.kinds[kind] += 1
-                    if kind in ("foreign answer", "wrong answer", "malformed"):
+                    if kind in ("cut", "unreached"):
+                        self.broken.append(Broken(gateway, started, time.monotonic()))
+                    if kind in ("foreign answer", "wrong answer", "malformed", "hung"):
                         self.details.append(f"{kind}: {detail}")
                         logger.warning("%s: %s", kind, detail)
                 if kind == "unreached":
@@ -122,8 +148,12 @@ class Traffic:
                 try:
                     for part in reply.iter_text():
                         text += part
+                except httpx.TimeoutException:
+                    raise
                 except httpx.TransportError as error:
                     return "cut", repr(error)
+        except httpx.TimeoutException as error:
+            return "hung", repr(error)
         except httpx.TransportError as error:
             return "unreached", repr(error)
         allowed = slot.between(started, time.monotonic())

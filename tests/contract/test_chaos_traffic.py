@@ -1,5 +1,6 @@
 """The chaos load sees what it looks for: foreign, wrong and malformed answers."""
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -30,16 +31,22 @@ def answer(text: str) -> Callable[[bool], Response]:
     return reply
 
 
-def kinds(reply: Callable[[bool], Response], slot: Slot) -> set[str]:
+def kinds(reply: Callable[[bool], Response], slot: Slot, *, seconds: float = 0.0) -> set[str]:
     async def complete(request: Request) -> Response:
+        await asyncio.sleep(seconds)
         return reply((await request.json())["stream"])
 
     app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
     with live(app) as server:
         traffic = Traffic(
-            [server.url], [slot], foreign=frozenset({"amber", "coral"}), model="m", clients=2
+            [server.url],
+            [slot],
+            foreign=frozenset({"amber", "coral"}),
+            model="m",
+            clients=2,
+            timeout_seconds=0.2 if seconds else 20.0,
         )
-        wait_until(lambda: traffic.requests >= 12, seconds=20)
+        wait_until(lambda: traffic.requests >= (4 if seconds else 12), seconds=20)
         traffic.end()
     return set(traffic.kinds)
 
@@ -69,6 +76,10 @@ def test_every_kind_is_told_from_the_others(
     reply: Callable[[bool], Response], expected: str
 ) -> None:
     assert kinds(reply, slot_of(OWN)) == {expected}
+
+
+def test_an_answer_that_does_not_come_hangs() -> None:
+    assert kinds(answer("amber"), slot_of(OWN), seconds=0.5) == {"hung"}
 
 
 def test_a_stream_may_end_with_an_error() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,25 +166,99 @@ def test_a_tenant_runs_as_many_at_once_as_it_may_and_a_place_is_free_at_once(
         assert two[number % 2].ask("hi", stream=bool(number % 3)).status_code == 200
 
 
-async def test_of_two_hundred_clients_of_two_gateways_as_many_get_in_as_may(
-    limited: Limited, two: tuple[Gateway, Gateway]
-) -> None:
-    headers = dict(limited(requests_per_minute=50, tokens_per_minute=2_000).http.headers)
+@pytest.fixture
+async def many() -> AsyncIterator[httpx.AsyncClient]:
+    """A client with as many connections as it wants."""
     pool = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=pool, headers=headers) as client:
-        replies = await asyncio.gather(
-            *(
-                client.post(
-                    f"{two[number % 2].server.url}/v1/chat/completions",
-                    json={**CHAT, "max_tokens": 2},
-                )
-                for number in range(200)
-            )
+    async with httpx.AsyncClient(timeout=60, limits=pool) as client:
+        yield client
+
+
+def two_hundred(
+    client: httpx.AsyncClient,
+    two: tuple[Gateway, Gateway],
+    path: str,
+    body: Callable[[int], dict[str, Any]],
+) -> list["asyncio.Task[httpx.Response]"]:
+    """Send two hundred requests of the tenant at once, half of them to each gateway."""
+    headers = dict(two[0].http.headers)
+    return [
+        asyncio.create_task(
+            client.post(two[number % 2].server.url + path, json=body(number), headers=headers)
         )
+        for number in range(200)
+    ]
+
+
+async def until_refused(asked: list["asyncio.Task[httpx.Response]"], count: int) -> None:
+    async with asyncio.timeout(60):
+        while sum(each.done() for each in asked) < count:  # noqa: ASYNC110 - two hundred ends
+            await asyncio.sleep(0.02)
+
+
+async def test_of_two_hundred_clients_of_two_gateways_as_many_get_in_as_may(
+    limited: Limited, two: tuple[Gateway, Gateway], many: httpx.AsyncClient
+) -> None:
+    limited(requests_per_minute=50, tokens_per_minute=2_000)
+    chat = {**CHAT, "max_tokens": 2}
+    replies = await asyncio.gather(*two_hundred(many, two, "/v1/chat/completions", lambda _: chat))
     codes = [reply.status_code for reply in replies]
     assert set(codes) <= {200, 429}, next(r.text for r in replies if r.status_code >= 500)
     assert (codes.count(200), codes.count(429)) == (50, 150)
     assert sum(len(gate.worker.seen) for gate in two) == 50
+
+
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [({"concurrent_requests": 7}, 7), ({"tokens_per_minute": 1_000}, None)],
+)
+async def test_two_hundred_at_once_hold_no_more_than_may_run_and_settle_what_they_held(
+    limited: Limited,
+    two: tuple[Gateway, Gateway],
+    many: httpx.AsyncClient,
+    limits: dict[str, int],
+    most: int | None,
+) -> None:
+    limited(**limits)
+    if most is None:  # as many as reserve the tokens there are
+        two[0].worker.hold_after = 1
+        body = {**CHAT, "stream": True, "max_tokens": 100}
+        with two[0].http.stream("POST", "/v1/chat/completions", json=body):
+            reserved = 1_000 - tokens_left(two[0])
+        two[0].worker.hold_after = None
+        wait_until(lambda: tokens_left(two[0]) > 1_000 - reserved)
+        most = tokens_left(two[0]) // reserved
+        assert 5 < most < 12
+    for gate in two:
+        gate.worker.hold = True
+    chat = {**CHAT, "max_tokens": 100}
+    asked = two_hundred(many, two, "/v1/chat/completions", lambda _: chat)
+    await until_refused(asked, 200 - most)
+    await asyncio.sleep(0.5)
+    assert sum(gate.worker.held for gate in two) == most
+    for gate in two:
+        gate.worker.hold = False
+    codes = [reply.status_code for reply in await asyncio.gather(*asked)]
+    assert (codes.count(200), codes.count(429)) == (most, 200 - most)
+    for number in range(most):  # all that was held is free
+        assert two[number % 2].ask("hi", max_tokens=10).status_code == 200
+
+
+@pytest.mark.parametrize("limit", ["tasks", "compiles_per_minute"])
+async def test_two_hundred_prompts_at_once_make_as_many_as_may_be(
+    limited: Limited, two: tuple[Gateway, Gateway], many: httpx.AsyncClient, limit: str
+) -> None:
+    limited(**{limit: 30})
+    asked = two_hundred(
+        many,
+        two,
+        "/v1/tasks",
+        lambda number: {"model": MODEL, "system_prompt": f"You are number {number}."},
+    )
+    replies = await asyncio.gather(*asked)
+    codes = [reply.status_code for reply in replies]
+    assert (codes.count(201), codes.count(429)) == (30, 170)
+    assert sum(gate.generator.calls.total() for gate in two) == 30
 
 
 def test_tasks_are_as_many_as_the_tenant_may_have(limited: Limited) -> None:
