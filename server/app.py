@@ -255,6 +255,7 @@ def build_app(
             asyncio.create_task(gatekeeper.renew_forever()),
             asyncio.create_task(precedence.renew_forever()),
             asyncio.create_task(meter.flush_forever()),
+            asyncio.create_task(shadow.expire_forever()),
             asyncio.create_task(renewal.run()),
         ]
         yield

@@ -1,14 +1,17 @@
 """Shadow: messages of live requests measure their tasks' recipes again, and show when they drift.
 
 A share of the requests is sampled, within a budget per tenant, once their answers are over. The
-messages stay in this process: a full pile goes to the refiner as probes and is forgotten. Redis,
-logs and other gateways never see one.
+messages stay in this process: a full pile goes to the refiner as probes and is forgotten, and so is
+one that no message was added to for an hour, whether its task is still there or not. Redis, logs
+and other gateways never see one.
 """
 
+import asyncio
 import random
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from loragen import metrics
@@ -21,6 +24,14 @@ from server.requests import ChatRequest
 _PILES: Final = 256
 """Tasks whose messages are collected at once; of the one that was asked longest ago they go."""
 _WINDOW_SECONDS: Final = 60.0
+_KEPT_SECONDS: Final = 3_600.0
+"""After its last message a pile that is not full is forgotten."""
+
+
+@dataclass(slots=True)
+class _Pile:
+    messages: dict[str, None] = field(default_factory=dict)
+    last_at: float = 0.0
 
 
 class Shadow:
@@ -46,7 +57,7 @@ class Shadow:
         self._messages = messages
         self._clock = clock
         self._draw = draw
-        self._piles: OrderedDict[tuple[str, str], dict[str, None]] = OrderedDict()
+        self._piles: OrderedDict[tuple[str, str], _Pile] = OrderedDict()
         self._taken: Counter[str] = Counter()
         self._window_ends = 0.0
 
@@ -63,18 +74,27 @@ class Shadow:
             return
         metrics.SHADOW_MESSAGES.labels("taken").inc()
         key = (task.tenant, task.id)
-        pile = self._piles.setdefault(key, {})
+        pile = self._piles.setdefault(key, _Pile())
         self._piles.move_to_end(key)
-        pile[message] = None
-        if len(pile) >= self._messages:
-            self.forget(*key)
-            self._measuring.start_live(task, tuple(ProbeText(input=each) for each in pile))
+        pile.messages[message] = None
+        pile.last_at = self._clock()
+        if len(pile.messages) >= self._messages:
+            del self._piles[key]
+            self._measuring.start_live(task, tuple(ProbeText(input=each) for each in pile.messages))
         elif len(self._piles) > _PILES:
             self._piles.popitem(last=False)
 
-    def forget(self, tenant: str, task_id: str) -> None:
-        """Drop what was collected for a task."""
-        self._piles.pop((tenant, task_id), None)
+    def expire(self) -> None:
+        """Drop the piles that no message was added to for long."""
+        oldest = self._clock() - _KEPT_SECONDS
+        while self._piles and next(iter(self._piles.values())).last_at < oldest:
+            self._piles.popitem(last=False)
+
+    async def expire_forever(self) -> None:
+        """Drop them every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(_WINDOW_SECONDS)
+            self.expire()
 
     def _has_budget(self, tenant: str) -> bool:
         now = self._clock()

@@ -83,7 +83,7 @@ def test_the_same_message_counts_once_and_a_measured_pile_is_forgotten() -> None
     assert started.measures == [("task_a", list("12345678"))]
     sampling.take(task(), "9")
     assert len(started.measures) == 1
-    assert not any(len(pile) > 1 for pile in sampling._piles.values())
+    assert not any(len(pile.messages) > 1 for pile in sampling._piles.values())
 
 
 def test_the_piles_of_tasks_nobody_asks_are_dropped() -> None:
@@ -91,3 +91,18 @@ def test_the_piles_of_tasks_nobody_asks_are_dropped() -> None:
     for number in range(1_000):
         sampling.take(task(f"task_{number}"), "once")
     assert len(sampling._piles) == 256
+
+
+def test_a_message_is_forgotten_an_hour_after_the_last_one_to_its_task() -> None:
+    started, clock = Started(), Minute()
+    sampling = shadow(started, clock, per_minute=100)
+    for number in range(7):
+        sampling.take(task("task_gone"), str(number))
+    clock.now = 3_000.0
+    for number in range(7):
+        sampling.take(task("task_asked"), str(number))
+    clock.now = 3_601.0
+    sampling.expire()
+    for each in ("task_gone", "task_asked"):
+        sampling.take(task(each), "the eighth")
+    assert [name for name, _ in started.measures] == ["task_asked"]
