@@ -94,7 +94,7 @@ gateway-cost: setup  ## measure the gateway's CPU time per request beside a bare
 soak: setup  ## let 5,000 tasks come and go with restarts, and look for what grows (25 minutes)
 	@$(BIN)/python -m bench.soak --out bench/results/soak.json
 
-chaos: setup  ## break two gateways, two workers, Ray and Redis under load; half an hour, best as root
+chaos: setup  ## break two gateways, two workers, Ray and Redis under load; 15 minutes, best as root
 	@$(BIN)/python -m tests.chaos --out bench/results/chaos_summary.json
 
 fuzz: setup fuzzers  ## look for what breaks the APIs and all that reads bytes from outside (16 minutes)

@@ -84,8 +84,12 @@ class RedisInvalidations:
     async def _listen(self, forget: Forget, missed: Missed) -> None:
         async with mapped(), self._redis.pubsub() as listener:
             await listener.subscribe(self._channel)
+            is_asked = False
             while True:
                 message = await listener.get_message(timeout=SILENCE_SECONDS)
+                if message is None and is_asked:
+                    raise StoreUnavailable("the task store does not answer", retry_after=1.0)
+                is_asked = message is None
                 if message is None:
                     await listener.ping()
                 elif message["type"] == "subscribe":

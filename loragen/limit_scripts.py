@@ -104,6 +104,6 @@ return reply
 RENEW: Final = """
 local clock = redis.call('TIME')
 local until_time = tonumber(clock[1]) + tonumber(clock[2]) / 1e6 + tonumber(ARGV[1])
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], until_time, ARGV[i]) end
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', until_time, ARGV[i]) end
 redis.call('EXPIRE', KEYS[1], math.ceil(tonumber(ARGV[1])) + 1)
 """

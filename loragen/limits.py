@@ -87,7 +87,7 @@ class Limiter(Protocol):
         """Count a request that comes, unless a limit refuses it, and hold a lease while it runs."""
 
     async def renew(self, tenant: str, leases: list[str]) -> None:
-        """Say that requests still run."""
+        """Say that requests still run; one that has ended stays so."""
 
     async def leave(self, tenant: str, lease: str) -> None:
         """Say that a request has ended; one that is not running has."""

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from loragen.errors import ConfigError, StoreUnavailable
 
@@ -29,8 +30,8 @@ def connect(url: str, *, timeout_seconds: float) -> redis.Redis:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             # One more try, at once, for a connection that went stale; the driver's default
-            # sleeps for seconds while requests wait.
-            retry=Retry(NoBackoff(), 1),
+            # sleeps for seconds while requests wait. No time-out is tried again: it is a deadline.
+            retry=Retry(NoBackoff(), 1, (LostConnection,)),
         )
     except ValueError as error:
         raise ConfigError("redis_url must be redis://, rediss:// or unix://") from error
@@ -53,5 +54,6 @@ async def mapped() -> AsyncIterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, RuntimeError) as error:
+        # uvloop's answer to a write to a connection that was reset is a RuntimeError.
         raise StoreUnavailable("the task store does not answer", retry_after=1.0) from error

@@ -71,7 +71,7 @@ class RedisLimiter:
         )
 
     async def renew(self, tenant: str, leases: list[str]) -> None:
-        """Say that requests still run."""
+        """Say that requests still run; one that has ended stays so."""
         async with mapped():
             await self._renew(keys=[self._key("running", tenant)], args=[self._lease, *leases])
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from config.settings import Settings
 from loragen import __version__, metrics
-from loragen.background import end
+from loragen.background import end, keep
 from loragen.drain import Drain
 from loragen.errors import ConfigError, StoreUnavailable
 from loragen.keys import TenantKeys
@@ -243,19 +243,21 @@ def build_app(
             await pools.look()
         interval = settings.server.probe_interval_seconds
         watching = [
-            asyncio.create_task(health.probe_forever()),
-            asyncio.create_task(
-                watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)
+            keep(health.probe_forever),
+            keep(
+                functools.partial(
+                    watch_store, shared.store, metrics.STORE_UP, interval_seconds=interval
+                )
             ),
-            asyncio.create_task(services.resolver.follow_invalidations()),
-            asyncio.create_task(services.name_memory.follow()),
-            asyncio.create_task(pools.follow()),
-            asyncio.create_task(upgrades.run_forever()),
-            asyncio.create_task(authenticator.follow(shared.invalidations)),
-            asyncio.create_task(gatekeeper.renew_forever()),
-            asyncio.create_task(precedence.renew_forever()),
-            asyncio.create_task(meter.flush_forever()),
-            asyncio.create_task(shadow.expire_forever()),
+            keep(services.resolver.follow_invalidations),
+            keep(services.name_memory.follow),
+            keep(pools.follow),
+            keep(upgrades.run_forever),
+            keep(lambda: authenticator.follow(shared.invalidations)),
+            keep(gatekeeper.renew_forever),
+            keep(precedence.renew_forever),
+            keep(meter.flush_forever),
+            keep(shadow.expire_forever),
             asyncio.create_task(renewal.run()),
         ]
         yield

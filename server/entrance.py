@@ -64,8 +64,10 @@ class Entrance:
             self._meter.count(visit)
             if visit.tally.is_unstripped:
                 _report_unstripped(visit)
-            await visit.leave()
-            await self._precedence.leave(visit)
+            try:
+                await visit.leave()
+            finally:
+                await self._precedence.leave(visit)
             if visit.live is not None:  # the answer is over: nobody waits for this
                 self._shadow.take(*visit.live)
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from loragen.background import end
 from loragen.errors import DeadlineExceeded, LoragenError, RecipeMismatch
 from server.answer import Stopwatch, complete, refusal, relay
 from server.conversation import Conversation, is_to_be_remembered, overheard, replies
@@ -214,9 +215,7 @@ async def while_connected(
         if not leaving.done():
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds")
     finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await end([working, leaving])
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 

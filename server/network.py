@@ -113,5 +113,6 @@ def _mapped(failures: Failures) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise late(str(error)) from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # uvloop's answer to a write to a connection that was reset is a RuntimeError.
         raise lost(str(error)) from error

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: hours of bad luck in half an hour, over everything that is real.
+"""`python -m tests.chaos`: hours of bad luck in a quarter of an hour, over everything that is real.
 
 Two gateways, two vLLM workers of two pools, Ray, Redis; tenants whose every task answers one
 question as no other does. While clients ask and names are pointed at other prompts, parts are

@@ -114,6 +114,15 @@ class LimiterContract:
         assert (await limiter.admit(TENANT, limits, lease())).refused_by is None
         assert (await limiter.admit(TENANT, limits, lease())).refused_by == "concurrency"
 
+    async def test_a_renewal_that_comes_late_brings_no_ended_request_back(
+        self, limiter: Limiter
+    ) -> None:
+        limits, ended = Limits(concurrent_requests=1), lease()
+        await limiter.admit(TENANT, limits, ended)
+        await limiter.leave(TENANT, ended)
+        await limiter.renew(TENANT, [ended])
+        assert (await limiter.admit(TENANT, limits, lease())).refused_by is None
+
     async def test_nothing_may_be_what_a_tenant_may(self, limiter: Limiter) -> None:
         none = Limits(requests_per_minute=0)
         assert (await limiter.admit(TENANT, none, lease())).refused_by == "requests"

@@ -1,12 +1,14 @@
 """Invalidations reach every gateway that listens, also after Redis was away."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from loragen import invalidations
 from loragen.errors import StoreUnavailable
 from loragen.invalidations import Invalidations, RedisInvalidations
 from loragen.redis_client import connect
@@ -121,6 +123,31 @@ async def test_after_redis_was_away_followers_are_told_again(tmp_path: Path) -> 
             await source.publish("tenant", "task")
             await until(lambda: told == [("tenant", "task")])
     finally:
+        await client.aclose()
+        server.kill()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_is_silent_is_asked_and_one_that_does_not_answer_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invalidations, "SILENCE_SECONDS", 0.1)
+    server = Valkey(tmp_path)
+    client = connect(server.url, timeout_seconds=1)
+    begun: list[None] = []
+    source = RedisInvalidations(client, namespace="x")
+    task = asyncio.create_task(source.follow(lambda *_: None, lambda: begun.append(None)))
+    try:
+        await until(lambda: len(begun) == 1)
+        await asyncio.sleep(0.5)
+        assert len(begun) == 1  # it answers
+        server.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        server.signal(signal.SIGCONT)
+        await until(lambda: len(begun) > 1)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         await client.aclose()
         server.kill()
 

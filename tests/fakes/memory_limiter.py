@@ -54,10 +54,11 @@ class MemoryLimiter:
         )
 
     async def renew(self, tenant: str, leases: list[str]) -> None:
-        """Say that requests still run."""
+        """Say that requests still run; one that has ended stays so."""
         await self._reach()
         until = self._clock() + self._lease
-        self._running[tenant].update(dict.fromkeys(leases, until))
+        running = self._running[tenant]
+        running.update((lease, until) for lease in leases if lease in running)
 
     async def leave(self, tenant: str, lease: str) -> None:
         """Say that a request has ended; one that is not running has."""

@@ -50,6 +50,11 @@ class Valkey:
         self._process = subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL)
         wait_until(self._answers)
 
+    def signal(self, signum: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(signum)
+
     def kill(self) -> None:
         """Kill it at once."""
         assert self._process is not None

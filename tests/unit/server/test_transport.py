@@ -3,15 +3,19 @@
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
+import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpcore
 import httpx
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -216,6 +220,34 @@ async def test_nobody_there_is_a_failure_to_connect() -> None:
     async with client() as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(url)
+
+
+def test_a_worker_that_resets_connections_fails_as_httpx_names_it_on_uvloop_too() -> None:
+    """There a write to a connection that was reset is a RuntimeError."""
+
+    async def ask() -> set[str]:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(100)
+            threading.Thread(target=reset_all, args=(listening,), daemon=True).start()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            async with client() as http:
+                found: list[object] = []
+                for _ in range(10):
+                    asked = [http.post(url, content=b"x" * 10) for _ in range(20)]
+                    found += await asyncio.gather(*asked, return_exceptions=True)
+        return {type(each).__name__ for each in found if not isinstance(each, httpx.TransportError)}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ask()) == set()
+
+
+def reset_all(listening: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            accepted, _ = listening.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
 
 
 def test_every_failure_of_the_network_has_its_name() -> None:
