@@ -64,8 +64,8 @@ async def test_concurrent_prompts_share_batches(
     before = len(service.batches())
     replies = await asyncio.gather(*(compile_prompt(client, f"batched {i}") for i in range(40)))
     assert {reply.status_code for reply in replies} == {200}
-    # Ray forwards log lines in its own time.
-    await asyncio.to_thread(wait_until, lambda: sum(service.batches()[before:]) == 40)
+    # Ray forwards log lines in its own time, those of tests before this one too.
+    await asyncio.to_thread(wait_until, lambda: sum(service.batches()[before:]) >= 40)
     assert len(service.batches()) - before < 40
 
 
