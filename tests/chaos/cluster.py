@@ -35,7 +35,15 @@ class Cluster:
         """Start everything; where this user may mount, Redis writes to a small disk of its own."""
         self._folder = folder
         self.redis_folder = folder / "state" / "redis"
+        with contextlib.ExitStack() as ends:  # what was started ends, too, if the rest does not
+            self._start(ends)
+            self._ends = ends.pop_all()
+
+    def _start(self, ends: contextlib.ExitStack) -> None:
         self.has_own_disk = self._mount()
+        if self.has_own_disk:
+            ends.callback(subprocess.run, ["umount", str(self.redis_folder)], check=False)
+        folder = self._folder
         server = {"auth": "keys", "drain_timeout_seconds": 20.0}
         own = CHECKPOINT / "generator"
         other = reordered(own, folder / "other")
@@ -46,6 +54,7 @@ class Cluster:
             server=server,
             upgrades={"compiles_per_second": 50.0, "at_once": 4},
         )
+        ends.callback(self._end_stack)
         self.stack.wait_ready()
         generator = {"url": f"http://127.0.0.1:{self.stack.config['generator']['port']}"}
         names = ("master_secret", "worker_secret", "generator_secret")
@@ -53,6 +62,7 @@ class Cluster:
         environment = {**secrets, "LORAGEN_REDIS_URL": str(self.stack.run()["redis_url"])}
         config = {**self.stack.config, "generator": generator}
         self.beside = GatewayProcess(folder, config, environment)
+        ends.callback(self.beside.close)
         self.beside.wait_ready()
         self.upgrades: list[str] = []
         self._admin = httpx.Client(
@@ -143,11 +153,11 @@ class Cluster:
 
     def close(self) -> None:
         """End everything."""
-        self.beside.close()
+        self._ends.close()
+
+    def _end_stack(self) -> None:
         if self.stack.process.poll() is None:
             self.stack.interrupt()
-        if self.has_own_disk:
-            subprocess.run(["umount", str(self.redis_folder)], check=False)
 
     def wait_healthy(self, seconds: float = _START_SECONDS) -> None:
         """Return once all parts are well."""
