@@ -10,6 +10,7 @@ acknowledged may be lost.
 import json
 import logging
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -178,6 +179,15 @@ def create_all(editor: Editor, slots: Sequence[Slot], canaries: Sequence[Canary]
                 logger.info("%d of %d tasks", done, len(slots))
 
 
+def keep_logs(folder: Path) -> None:
+    """Copy the logs of all parts to where they stay: something is to be looked into."""
+    kept = Path(tempfile.mkdtemp(prefix="loragen-chaos-"))
+    for log in folder.rglob("*.log"):
+        if log.is_file():
+            shutil.copy(log, kept / str(log.relative_to(folder)).replace("/", "-"))
+    logger.warning("logs are kept in %s", kept)
+
+
 def run(
     folder: Path, *, tenants: int, tasks: int, faults: int, requests: int, clients: int, seed: int
 ) -> dict[str, Any]:
@@ -219,6 +229,8 @@ def run(
         lost = lost_slots(cluster, slots)
     finally:
         cluster.close()
+    if traffic.details:
+        keep_logs(folder)
     kinds, unexplained = traffic.kinds, storm.unexplained(traffic.broken)
     return {
         **provenance("tests.chaos"),

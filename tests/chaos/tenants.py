@@ -60,6 +60,16 @@ class Slot:
             return [s.canary for s in self._standings if s.since <= end and s.until >= start]
 
     @property
+    def history(self) -> str:
+        """What it stood for lately: seconds since each edit was sent, until it may be seen."""
+        now = time.monotonic()
+        with self._lock:
+            return "; ".join(
+                f"{each.since - now:.2f} to {each.until - now:.2f} s: {each.canary}"
+                for each in self._standings
+            )
+
+    @property
     def current(self) -> Canary | None:
         """What it stands for once all edits are done."""
         with self._lock:

@@ -159,7 +159,8 @@ class Traffic:
         allowed = slot.between(started, time.monotonic())
         kind = self._judge(reply, text, allowed, canary, is_stream=is_stream)
         said = {k: v for k, v in reply.headers.items() if k.startswith("x-loragen")}
-        return kind, f"{slot.name} {reply.status_code} {said} {canary} {text[:4_000]}"
+        told = f"{slot.name} {gateway} {reply.status_code} {said} {canary} {text[:4_000]}"
+        return kind, f"{told} after {time.monotonic() - started:.2f} s; {slot.history}"
 
     def _judge(
         self,
