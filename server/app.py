@@ -244,11 +244,7 @@ def build_app(
         interval = settings.server.probe_interval_seconds
         watching = [
             keep(health.probe_forever),
-            keep(
-                functools.partial(
-                    watch_store, shared.store, metrics.STORE_UP, interval_seconds=interval
-                )
-            ),
+            keep(lambda: watch_store(shared.store, metrics.STORE_UP, interval_seconds=interval)),
             keep(services.resolver.follow_invalidations),
             keep(services.name_memory.follow),
             keep(pools.follow),
