@@ -1,5 +1,7 @@
 """Packed matrix: the constant factor of many products, laid out as the processor reads it."""
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from vllm import _custom_ops as ops
@@ -40,9 +42,19 @@ class PackedMatrix(nn.Module):
 
 
 def _has_kernel(matrix_DF: Tensor) -> bool:
-    # Not every processor with that kernel has it for float16.
-    return (
-        matrix_DF.device.type == "cpu"
-        and matrix_DF.dtype in (torch.bfloat16, torch.float32)
-        and ops._supports_onednn
-    )
+    return matrix_DF.device.type == "cpu" and ops._supports_onednn and _packs(matrix_DF.dtype)
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Say whether this processor has the kernel for a dtype, which only trying tells.
+
+    One with AVX2 alone has it for float32 and not for bfloat16; few have it for float16.
+    """
+    square = torch.zeros(16, 16, dtype=dtype)
+    try:
+        packed = ops.create_onednn_mm(square, 1)
+        ops.onednn_mm(packed, square, None)
+    except RuntimeError:
+        return False
+    return True
