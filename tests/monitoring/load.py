@@ -58,7 +58,10 @@ class Load:
 
     def _begin(self, prompt: str) -> None:
         with suppress(httpx.HTTPError, AssertionError):  # refused, while no worker is there
-            self._ask(self._stack.create(prompt)["id"])
+            task_id = self._stack.create(prompt)["id"]
+            self._ask(task_id)
+            # Else ever more tasks would lie idle, and a lost recipe in use be ever less of a share.
+            self._stack.http.delete(f"/v1/tasks/{task_id}")
 
     def _ask(self, task_id: str | None, **fields: bool) -> None:
         with suppress(httpx.HTTPError):
