@@ -10,6 +10,7 @@ from typing import Any
 
 from loragen.errors import NotFound, StoreUnavailable
 from loragen.invalidations import WHOLE_TENANT
+from loragen.leases import hold
 from loragen.tenants import Tenant, Tenants
 from server.shared import Shared
 from server.usage import usage_rows
@@ -47,11 +48,13 @@ class Tenancy:
         Raises:
             NotFound: there is none of that id.
         """
-        known = await self.get(tenant)
-        limits = known.limits.model_copy(update=fields.get("limits", {}))
-        changed = known.model_copy(update={**fields, "limits": limits})
-        if not await self.tenants.update(changed):
-            raise NotFound(f"no tenant {tenant!r}", param="tenant")
+        # One at a time over all gateways: of two at once the later would undo the other.
+        async with hold(self._shared.leases, f"tenant:{tenant}"):
+            known = await self.get(tenant)
+            limits = known.limits.model_copy(update=fields.get("limits", {}))
+            changed = known.model_copy(update={**fields, "limits": limits})
+            if not await self.tenants.update(changed):
+                raise NotFound(f"no tenant {tenant!r}", param="tenant")
         await self._tell(tenant)
         return changed
 

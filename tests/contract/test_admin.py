@@ -4,11 +4,13 @@ import asyncio
 import functools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from loragen.limits import Limits
 from loragen.secret_versions import version_id
 from tests.fakes.admin import AdminApi, admin_api
 from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
@@ -94,6 +96,19 @@ def test_limits_are_set_one_by_one_and_taken_away(admin: AdminApi) -> None:
         reply = admin.http.patch(path, json={"limits": wrong})
         assert reply.status_code == 400
         assert reply.json()["error"]["param"] == f"limits.{next(iter(wrong))}"
+
+
+def test_limits_that_are_set_at_the_same_time_all_stay(admin: AdminApi) -> None:
+    wanted = {name: number for number, name in enumerate(Limits.model_fields, 1)}
+    admin.create_tenant()
+
+    def set_one(name: str) -> int:
+        changed = {"limits": {name: wanted[name]}}
+        return admin.http.patch("/admin/tenants/acme", json=changed).status_code
+
+    with ThreadPoolExecutor(len(wanted)) as threads:
+        assert set(threads.map(set_one, wanted)) == {200}
+    assert admin.http.get("/admin/tenants/acme").json()["limits"] == wanted
 
 
 @pytest.mark.parametrize("tenant", ["", "A", "a b", "a:b", "a*", "-a", "a" * 64, "ä"])
