@@ -84,11 +84,12 @@ async def remove(task: Task, parts: Services) -> None:
     Raises:
         TaskNotFound: it is gone already.
     """
-    was_there = await parts.store.delete(task.tenant, task.id)
+    # Its record goes last: what breaks off before that is found and ended by the next try.
     await parts.names.forget_task(task.tenant, task.id)
     for task_id in {task.id, *parts.identity.ids_of(task)}:
         await parts.sightings.forget(task.tenant, task_id)
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
+    was_there = await parts.store.delete(task.tenant, task.id)
     await parts.resolver.invalidate(task)
     await parts.resolver.delete_recipes(task)
     if not was_there:

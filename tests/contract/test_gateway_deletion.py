@@ -2,6 +2,9 @@
 
 import pytest
 
+from loragen.errors import StoreUnavailable
+from loragen.redis_names import RedisNames
+from loragen.redis_store import RedisStore
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
 from tests.fakes.live import wait_until
 from tests.fakes.stub_generator import GENERATOR_ID
@@ -46,6 +49,22 @@ def test_a_deleted_task_leaves_nothing_in_redis(gate: Gateway, valkey: Valkey) -
     assert [
         each["version"] for each in gate.http.get("/v1/tasks/by-name/bob/versions").json()["data"]
     ] == [2]
+
+
+def test_a_delete_that_breaks_off_is_ended_by_the_next_one(
+    gate: Gateway, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off(*_: object) -> None:
+        raise StoreUnavailable("the task store does not answer", retry_after=1.0)
+
+    task_id = gate.create(PROMPT, name="ada")["id"]
+    for owner, step in ((RedisNames, "forget_task"), (RedisStore, "delete")):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, step, break_off)
+            assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 503
+        assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 200
+    assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
+    assert traces(gate, valkey) == []
 
 
 def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:
