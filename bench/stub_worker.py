@@ -13,13 +13,14 @@ import typer
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from loragen.wire import WorkerInfo
+from loragen.wire import REQUEST_ID_HEADER, WorkerInfo
 
 POOL_ID: Final = "ab" * 32
 TEMPLATE_HASH: Final = "cd" * 32
 MAX_MODEL_LEN: Final = 1_024
 _PROMPT_TOKENS: Final = 24
-_ID: Final = "chatcmpl-8f14e45fceea167a5a36dedd4bea2543"
+_NO_ID: Final = b"8f14e45fceea167a5a36dedd4bea2543"
+"""Of a request that brings none."""
 
 
 def main(
@@ -43,26 +44,27 @@ class StubWorker:
             return
         body = await _body(receive)
         if scope["path"] == "/v1/chat/completions":
-            await self._chat(json.loads(body), send)
+            await self._chat(json.loads(body), _id(scope), send)
         elif scope["path"] == "/loragen":
             await _whole(send, _info())
         else:
             await _whole(send, b"")
 
-    async def _chat(self, request: dict[str, Any], send: Send) -> None:
+    async def _chat(self, request: dict[str, Any], answer_id: str, send: Send) -> None:
         tokens = request["max_tokens"]
         if not request.get("stream"):
-            await _whole(send, _answer(tokens))
+            await _whole(send, _answer(answer_id, tokens))
             return
         await send(_start(b"text/event-stream; charset=utf-8"))
-        await send(_part(_event({"role": "assistant", "content": ""}), more=True))
+        await send(_part(_event(answer_id, {"role": "assistant", "content": ""}), more=True))
         for number in range(tokens):
             if self._step:
                 await asyncio.sleep(self._step)
             is_last = number + 1 == tokens
-            await send(_part(_event({"content": " token"}, is_last=is_last), more=True))
+            event = _event(answer_id, {"content": " token"}, is_last=is_last)
+            await send(_part(event, more=True))
         if (request.get("stream_options") or {}).get("include_usage"):
-            await send(_part(_chunk([], usage=_usage(tokens)), more=True))
+            await send(_part(_chunk(answer_id, [], usage=_usage(tokens)), more=True))
         await send(_part(b"data: [DONE]\n\n", more=False))
 
 
@@ -77,12 +79,17 @@ def _info() -> bytes:
     return info.model_dump_json().encode()
 
 
-def _answer(tokens: int) -> bytes:
+def _id(scope: Scope) -> str:
+    given: bytes = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), _NO_ID)
+    return f"chatcmpl-{given.decode()}"
+
+
+def _answer(answer_id: str, tokens: int) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": " token" * tokens}
     message |= {"refusal": None, "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
     body = {
-        "id": _ID,
+        "id": answer_id,
         "object": "chat.completion",
         "created": 1,
         "model": "demo",
@@ -101,14 +108,15 @@ def _usage(tokens: int) -> dict[str, Any]:
     }
 
 
-def _event(delta: dict[str, str], *, is_last: bool = False) -> bytes:
+def _event(answer_id: str, delta: dict[str, str], *, is_last: bool = False) -> bytes:
     reason = "length" if is_last else None
-    return _chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}])
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return _chunk(answer_id, [choice])
 
 
-def _chunk(choices: list[dict[str, Any]], **more: Any) -> bytes:
+def _chunk(answer_id: str, choices: list[dict[str, Any]], **more: Any) -> bytes:
     body = {
-        "id": _ID,
+        "id": answer_id,
         "object": "chat.completion.chunk",
         "created": 1,
         "model": "demo",

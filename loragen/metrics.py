@@ -77,6 +77,12 @@ PROMPTS_UNSTRIPPED = Counter(
     " template prints something else, such as a system prompt or tools.",
     ["model"],
 )
+MISDIRECTED = Counter(
+    "loragen_misdirected_replies_total",
+    "Replies to another request than the one that was sent, found out and not used, by who gave"
+    " them (worker, generator, store).",
+    ["source"],
+)
 DEMOTIONS = Counter(
     "loragen_demotions_total",
     "Tasks that stopped to be served by their recipes, by cause: the first measure, the drift that"
@@ -199,6 +205,7 @@ def start_series(edge_models: Iterable[str]) -> None:
         (LIMITS_REJECTED, ("queue", *get_args(Limit))),
         (MEASURES, ("passed", "low", "unsure", "failed")),
         (SHADOW_MESSAGES, ("taken", "over_budget")),
+        (MISDIRECTED, ("worker", "generator", "store")),
         (DEMOTIONS, ("measure", "drift", "harm")),
         (PROMOTIONS, ("measure", "refine", "shadow")),
         (RECOMPILES, ("done", "failed")),

@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from loragen.errors import ConfigError, StoreUnavailable
 
@@ -32,6 +33,9 @@ def connect(url: str, *, timeout_seconds: float) -> redis.Redis:
             # One more try, at once, for a connection that went stale; the driver's default
             # sleeps for seconds while requests wait. No time-out is tried again: it is a deadline.
             retry=Retry(NoBackoff(), 1, (LostConnection,)),
+            # With them, which only Redis' own clusters send, the driver would hand out connections
+            # that hold replies nobody has read: the next call would read another's.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
     except ValueError as error:
         raise ConfigError("redis_url must be redis://, rediss:// or unix://") from error

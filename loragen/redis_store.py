@@ -120,7 +120,7 @@ class RedisStore:
         pipeline.expire(key, self._implicit_ttl, xx=True)  # only where it had a time to live
         async with mapped():
             row, _ = await pipeline.execute()
-        return load_task(tenant, key, dict(zip(FIELDS, row, strict=True)), self._seal)
+        return load_task(tenant, task_id, key, dict(zip(FIELDS, row, strict=True)), self._seal)
 
     async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
         """Return the id of the task there is of a prompt with these ids, or a link from one."""
@@ -188,7 +188,9 @@ class RedisStore:
         async with mapped():
             rows = await pipeline.execute()
         pairs = zip(task_ids, rows, strict=True)
-        return {task_id: load_record(row) for task_id, row in pairs if row is not None}
+        return {
+            task_id: load_record(tenant, task_id, row) for task_id, row in pairs if row is not None
+        }
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""

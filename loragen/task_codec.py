@@ -9,18 +9,22 @@ spare_refined   recipe bytes  )
 """
 
 import json
+import logging
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
 
+from loragen import metrics
 from loragen.errors import SealBroken, SealUnknown, StoreUnavailable
 from loragen.redis_client import as_bytes
 from loragen.seal import Seal
 from loragen.task import Task, TaskRecord
 from loragen.tools import dump_tools, load_tools
 from loragen.wire import dump_probes, load_probes
+
+logger = logging.getLogger(__name__)
 
 SEALED: Final = ("prompt", "tools", "probes", "refined", "spare_refined")
 FIELDS: Final = ("record", *SEALED)
@@ -37,16 +41,18 @@ def dump_record(task: Task) -> bytes:
     return zlib.compress(task.model_dump_json(exclude_defaults=True).encode(), level=9)
 
 
-def load_record(data: bytes | str) -> TaskRecord:
+def load_record(tenant: str, task_id: str, data: bytes | str) -> TaskRecord:
     """Return the record of a task.
 
     Raises:
-        StoreUnavailable: it is damaged.
+        StoreUnavailable: it is damaged, or of another task.
     """
     try:
-        return TaskRecord.model_validate_json(_inflated(data))
+        record = TaskRecord.model_validate_json(_inflated(data))
     except (ValidationError, ValueError) as error:
         raise StoreUnavailable(_DAMAGED) from error
+    _require(record, tenant, task_id)
+    return record
 
 
 def dump_sealed(task: Task, seal: Seal, key: str) -> dict[str, bytes]:
@@ -67,12 +73,12 @@ def dump_sealed(task: Task, seal: Seal, key: str) -> dict[str, bytes]:
 
 
 def load_task(
-    tenant: str, key: str, row: Mapping[str, bytes | str | None], seal: Seal
+    tenant: str, task_id: str, key: str, row: Mapping[str, bytes | str | None], seal: Seal
 ) -> Task | None:
     """Return the task that is under a Redis key; a refined recipe that is damaged is dropped.
 
     Raises:
-        StoreUnavailable: it is damaged, or sealed by a version that is not held here.
+        StoreUnavailable: it is damaged, another task, or sealed by a version that is not held here.
     """
     if row["record"] is None or row["prompt"] is None:
         return None
@@ -83,7 +89,7 @@ def load_task(
 
     try:
         tools, probes = opened("tools"), opened("probes")
-        return Task(
+        task = Task(
             **json.loads(_inflated(row["record"])),
             prompt=opened("prompt").decode("utf-8"),
             tools=load_tools(tools.decode("utf-8")) if tools else (),
@@ -95,6 +101,15 @@ def load_task(
         raise StoreUnavailable(f"{_DAMAGED}: {error.message}, which is not held here") from error
     except (SealBroken, ValidationError, TypeError, ValueError) as error:
         raise StoreUnavailable(_DAMAGED) from error
+    _require(task, tenant, task_id)
+    return task
+
+
+def _require(record: TaskRecord, tenant: str, task_id: str) -> None:
+    if (record.tenant, record.id) != (tenant, task_id):
+        metrics.MISDIRECTED.labels("store").inc()
+        logger.error("the store's reply is another task")
+        raise StoreUnavailable("the task store gave another task", retry_after=1.0)
 
 
 def _refined(opened: Callable[[str], bytes], field: str) -> bytes:

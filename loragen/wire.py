@@ -14,9 +14,14 @@ from pydantic import (
 from loragen.tools import Tools
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+RequestId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,32}$")]
+"""Of one call: its reply brings it back, so that no reply is taken for another's."""
 
 RECIPE_HEADER = "x-lora-recipe"
 """Header that brings a recipe to a worker, up to MAX_HEADER_CHARS characters."""
+
+REQUEST_ID_HEADER = "x-request-id"
+"""Header whose value ends the `id` of a worker's answer: vLLM takes it for its own."""
 
 RECIPE_FIELD = "loragen_recipe"
 """Body field that brings a larger recipe to a worker."""
@@ -41,6 +46,7 @@ class Message(BaseModel):
 class CompileRequest(Message):
     """Gateway to router service: `POST /compile`."""
 
+    request_id: RequestId = ""
     edge_model: str
     prompt: str = Field(repr=False)
     tools: Tools = Field((), repr=False)
@@ -51,6 +57,7 @@ class CompileRequest(Message):
 class CompileReply(Message):
     """Router service to gateway: the recipe and where it came from."""
 
+    request_id: RequestId = ""
     recipe: str = Field(repr=False)
     recipe_id: Digest
     pool_id: Digest
@@ -124,6 +131,7 @@ def load_probes(text: str) -> tuple[ProbeText, ...]:
 class MeasureRequest(Message):
     """Gateway to router service: `POST /measure`; without probes on self-generated ones."""
 
+    request_id: RequestId = ""
     edge_model: str
     prompt: str = Field(repr=False)
     tools: Tools = Field((), repr=False)
@@ -139,6 +147,7 @@ class MeasureReply(Message):
     prompt, of its own answers, in nats per token; None where every probe brought its answer.
     """
 
+    request_id: RequestId = ""
     fidelity: float | None
     agreement: float
     doubt: float | None = None
@@ -153,6 +162,7 @@ class RefineRequest(Message):
     Without probes on self-generated ones.
     """
 
+    request_id: RequestId = ""
     edge_model: str
     prompt: str = Field(repr=False)
     tools: Tools = Field((), repr=False)
@@ -167,6 +177,7 @@ class RefineReply(Message):
     Fidelity is None where the prompt has no effect on them. `doubt` is that of `MeasureReply`.
     """
 
+    request_id: RequestId = ""
     recipe: str = Field(repr=False)
     recipe_id: Digest
     pool_id: Digest

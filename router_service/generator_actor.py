@@ -90,7 +90,7 @@ class GeneratorActor:
         heads = [(request.edge_model, request.pool_id) for request in requests]
         for head in dict.fromkeys(heads):
             places = [i for i, each in enumerate(heads) if each == head]
-            replies = self._compile_head(*head, [_text(requests[i]) for i in places])
+            replies = self._compile_head(*head, [requests[i] for i in places])
             outcomes.update(zip(places, replies, strict=True))
         logger.info(
             "prompts compiled",
@@ -99,16 +99,17 @@ class GeneratorActor:
         return [outcomes[i] for i in range(len(requests))]
 
     def _compile_head(
-        self, edge_model: str, pool_id: str | None, prompts: list[str]
+        self, edge_model: str, pool_id: str | None, requests: list[CompileRequest]
     ) -> list[Outcome]:
         generator = self._generators.get(edge_model)
         if generator is None:
             missing = EdgeModelNotFound(
                 f"no generator compiles for the edge model {edge_model!r}", param="edge_model"
             )
-            return [missing] * len(prompts)
+            return [missing] * len(requests)
         if pool_id not in (None, generator.head.pool_id):
-            return [RecipeMismatch("the generator is of another pool")] * len(prompts)
+            return [RecipeMismatch("the generator is of another pool")] * len(requests)
+        prompts = [_text(request) for request in requests]
         errors = [_too_long(generator, prompt) for prompt in prompts]
         short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
         started = time.monotonic()
@@ -120,7 +121,8 @@ class GeneratorActor:
             return [too_long or LoragenError("the generator failed") for too_long in errors]
         seconds = time.monotonic() - started
         return [
-            error or _reply(next(recipes), generator=generator, seconds=seconds) for error in errors
+            error or _reply(next(recipes), request, generator=generator, seconds=seconds)
+            for request, error in zip(requests, errors, strict=True)
         ]
 
 
@@ -139,9 +141,12 @@ def _too_long(generator: Compiler, prompt: str) -> PromptTooLong | None:
     )
 
 
-def _reply(recipe: Recipe, *, generator: Compiler, seconds: float) -> CompileReply:
+def _reply(
+    recipe: Recipe, request: CompileRequest, *, generator: Compiler, seconds: float
+) -> CompileReply:
     head = generator.head
     return CompileReply(
+        request_id=request.request_id,
         recipe=recipe.text,
         recipe_id=recipe.id,
         pool_id=recipe.pool_id,

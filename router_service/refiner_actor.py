@@ -155,6 +155,7 @@ class RefinerActor:
             logger.error("measuring failed", extra={"error": type(error).__name__})
             raise LoragenError("the refiner failed") from None
         return MeasureReply(
+            request_id=request.request_id,
             fidelity=measured.fidelity.score,
             agreement=measured.fidelity.agreement,
             doubt=measured.fidelity.doubt,
@@ -183,8 +184,8 @@ class RefinerActor:
             },
         )
         return [
-            each if isinstance(each, LoragenError) else self._reply(each, seconds)
-            for each in refined
+            each if isinstance(each, LoragenError) else self._reply(each, request, seconds)
+            for request, each in zip(requests, refined, strict=True)
         ]
 
     def _refine_together(
@@ -207,9 +208,10 @@ class RefinerActor:
             logger.info("refiner loaded", extra=extra)
         return self._refiner
 
-    def _reply(self, refined: Refined, seconds: float) -> RefineReply:
+    def _reply(self, refined: Refined, request: RefineRequest, seconds: float) -> RefineReply:
         refiner = self._loaded()
         return RefineReply(
+            request_id=request.request_id,
             recipe=refined.recipe.text,
             recipe_id=refined.recipe.id,
             pool_id=refiner.pool_id,

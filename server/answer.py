@@ -98,11 +98,13 @@ def with_usage(answer: dict[str, Any], provenance: Provenance) -> dict[str, Any]
     return answer
 
 
-def complete(response: httpx.Response, provenance: Provenance) -> dict[str, Any]:
-    """Return a worker's whole answer with our usage in it.
+def complete(
+    response: httpx.Response, provenance: Provenance, *, request_id: str
+) -> dict[str, Any]:
+    """Return a worker's whole answer to a request with our usage in it.
 
     Raises:
-        WorkerUnavailable: it is not an answer, or only its beginning.
+        WorkerUnavailable: it is not an answer, only its beginning, or one to another request.
     """
     try:
         answer = response.json()
@@ -112,17 +114,20 @@ def complete(response: httpx.Response, provenance: Provenance) -> dict[str, Any]
         raise WorkerUnavailable("the worker's answer cannot be read")
     if _ABORTED in response.content:
         raise WorkerUnavailable("the worker ended while answering", retry_after=1.0)
+    if not str(answer.get("id")).endswith(request_id):
+        raise _misdirected()
     return with_usage(answer, provenance)
 
 
 async def relay(
-    chunks: AsyncIterator[bytes], provenance: Provenance, watch: Stopwatch
+    chunks: AsyncIterator[bytes], provenance: Provenance, watch: Stopwatch, *, request_id: str
 ) -> AsyncIterator[bytes]:
-    """Yield a worker's event stream with our usage in its usage chunk.
+    """Yield a worker's event stream to a request with our usage in its usage chunk.
 
-    A failure half-way ends the stream with one error event and without `[DONE]`.
+    A failure half-way ends the stream with one error event and without `[DONE]`, and so does an
+    event of another request's stream.
     """
-    is_done = False
+    is_done, mark = False, request_id.encode()
     lost: LoragenError = WorkerUnavailable("the worker was lost while answering")
     try:
         async for event in _events(chunks):
@@ -130,8 +135,8 @@ async def relay(
                 continue  # to its end, or the connection could not be used again
             if event == b"[DONE]":
                 is_done = True
-            elif event.startswith(b'{"error"') or _ABORTED in event:
-                lost = WorkerUnavailable("the worker failed while answering")
+            elif (failure := _failure(event, mark)) is not None:
+                lost = failure
                 break
             else:
                 if _NO_TEXT not in event:
@@ -147,6 +152,19 @@ async def relay(
         watch.done()
     else:
         yield b"data: " + _json(lost.body()) + b"\n\n"
+
+
+def _failure(event: bytes, mark: bytes) -> LoragenError | None:
+    """Return why an event is not to be passed on, if it is not."""
+    if event.startswith(b'{"error"') or _ABORTED in event:
+        return WorkerUnavailable("the worker failed while answering")
+    return None if mark in event else _misdirected()
+
+
+def _misdirected() -> WorkerUnavailable:
+    metrics.MISDIRECTED.labels("worker").inc()
+    logger.error("a worker's answer is to another request")
+    return WorkerUnavailable("the worker's answer was to another request", retry_after=1.0)
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

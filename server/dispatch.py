@@ -23,6 +23,7 @@ from loragen.wire import (
     MAX_HEADER_CHARS,
     RECIPE_FIELD,
     RECIPE_HEADER,
+    REQUEST_ID_HEADER,
     WorkerBackend,
     WorkerInfo,
 )
@@ -133,8 +134,9 @@ class Dispatcher:
         *,
         recipe: Recipe | None = None,
         trail: Trail | None = None,
+        request_id: str | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request to a worker and yield its answer as soon as it begins.
+        """Send a request to a worker and yield its answer, of that id, as soon as it begins.
 
         Raises:
             EdgeModelNotFound: no such model is configured.
@@ -149,7 +151,7 @@ class Dispatcher:
         while trail.drops < _MOST_DROPS:
             async with _place(crew, path, tried, recipe, tenant=trail.tenant) as worker:
                 tried.add(worker.url)
-                response = await self._try(crew, worker, path, body, recipe)
+                response = await self._try(crew, worker, path, body, recipe, request_id)
                 if not isinstance(response, httpx.Response):
                     trail.drops += response is Loss.DROPPED
                     continue
@@ -168,9 +170,15 @@ class Dispatcher:
         raise WorkerUnavailable("two workers were lost with this request", retry_after=1.0)
 
     async def _try(
-        self, crew: Crew, worker: Worker, path: str, body: Mapping[str, Any], recipe: Recipe | None
+        self,
+        crew: Crew,
+        worker: Worker,
+        path: str,
+        body: Mapping[str, Any],
+        recipe: Recipe | None,
+        request_id: str | None,
     ) -> httpx.Response | Loss:
-        headers = {}
+        headers = {} if request_id is None else {REQUEST_ID_HEADER: request_id}
         text = None if recipe is None else recipe.text
         if text is not None and len(text) <= MAX_HEADER_CHARS:
             headers[RECIPE_HEADER] = text
@@ -195,13 +203,17 @@ class Dispatcher:
             return Loss.DROPPED
         if recipe is not None and response.status_code == RecipeMismatch.status:
             await response.aclose()
-            info = await try_info(self._client, worker.url)
-            if info is None:
-                crew.lose(worker, "it does not say what pool it holds")
-            else:
-                crew.admit(worker, info)
+            await self._learn(crew, worker)
             return Loss.REFUSED
         return response
+
+    async def _learn(self, crew: Crew, worker: Worker) -> None:
+        """Ask a worker what it holds."""
+        info = await try_info(self._client, worker.url)
+        if info is None or info.edge_model != crew.model:
+            crew.lose(worker, "it does not say what pool of this model it holds")
+        elif worker.listed:
+            crew.admit(worker, info)
 
     def _crew(self, model: str) -> Crew:
         crew = self._crews.get(model)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import time
+import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
@@ -164,9 +165,17 @@ async def _send(
     else:
         remember = functools.partial(parts.conversations.remember, conversation)
     body = {**counted_body(planned.body), **stamps}
+    request_id = uuid.uuid4().hex  # not the client's: two of those may be the same
     async with AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
-            parts.dispatcher.send(model, planned.path, body, recipe=planned.recipe, trail=trail)
+            parts.dispatcher.send(
+                model,
+                planned.path,
+                body,
+                recipe=planned.recipe,
+                trail=trail,
+                request_id=request_id,
+            )
         )
         if answer.status_code != 200:
             raise refusal(answer, has_recipe=planned.recipe is not None)
@@ -175,7 +184,7 @@ async def _send(
         tally.most_prompt_tokens = planned.most_prompt_tokens
         if request.stream:
             events = tallied(
-                relay(answer.aiter_raw(), planned.provenance, watch),
+                relay(answer.aiter_raw(), planned.provenance, watch, request_id=request_id),
                 tally,
                 shows_usage=asks_for_usage(planned.body),
             )
@@ -188,7 +197,7 @@ async def _send(
                 keep_alive_seconds=parts.settings.keep_alive_seconds,
             )
         await answer.aread()
-        body = complete(answer, planned.provenance)
+        body = complete(answer, planned.provenance, request_id=request_id)
     tally.read(body.get("usage"))
     if remember is not None:
         await remember(replies(body))

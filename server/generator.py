@@ -1,6 +1,8 @@
 """The generator as the gateway sees it: an HTTP client of the router service."""
 
+import logging
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
@@ -8,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 import httpx
 from pydantic import ValidationError
 
+from loragen import metrics
 from loragen.errors import (
     DeadlineExceeded,
     EdgeModelNotFound,
@@ -29,6 +32,8 @@ from loragen.wire import (
     RefineRequest,
 )
 from server.transport import Transport
+
+logger = logging.getLogger(__name__)
 
 _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
     error.code: error
@@ -144,16 +149,21 @@ class HttpGenerator:
         *,
         seconds: float,
     ) -> _Reply:
+        request_id = uuid.uuid4().hex
+        body = request.model_dump(exclude_defaults=True) | {"request_id": request_id}
         async with self._mapped():
-            response = await self._client.post(
-                path, json=request.model_dump(exclude_defaults=True), timeout=_timeout(seconds)
-            )
+            response = await self._client.post(path, json=body, timeout=_timeout(seconds))
         if response.status_code != 200:
             raise _refusal(response)
         try:
-            return kind.model_validate_json(response.content)
+            reply = kind.model_validate_json(response.content)
         except ValidationError as error:
             raise LoragenError("the generator gave an unreadable reply") from error
+        if reply.request_id != request_id:  # else a task would answer by another's recipe
+            metrics.MISDIRECTED.labels("generator").inc()
+            logger.error("the generator's reply is to another request", extra={"path": path})
+            raise LoragenError("the generator's reply is to another request")
+        return reply
 
     @asynccontextmanager
     async def _mapped(self) -> AsyncIterator[None]:

@@ -119,6 +119,10 @@ class Traffic:
                 kind, detail = self._ask(
                     client, gateway, slot, canary, is_stream=chance.random() < 0.5
                 )
+                if kind in ("foreign answer", "wrong answer"):
+                    detail += (
+                        f"; task {slot.task_id}; asked again: {self._again(client, slot, canary)}"
+                    )
                 with self._lock:
                     self.kinds[kind] += 1
                     if kind in ("cut", "unreached"):
@@ -129,16 +133,23 @@ class Traffic:
                 if kind == "unreached":
                     self._ending.wait(0.1)
 
+    def _again(self, client: httpx.Client, slot: Slot, canary: Canary) -> str:
+        """Return what both gateways answer now: whether what was wrong lasts."""
+        body = _body(self._model, slot, canary, is_stream=False)
+        headers = {"authorization": f"Bearer {slot.key}"}
+        told = []
+        for gateway in self._gateways:
+            try:
+                reply = client.post(gateway + "/v1/chat/completions", json=body, headers=headers)
+                told.append(f"{gateway} {_said(reply)} {reply.text[:500]}")
+            except httpx.TransportError as error:
+                told.append(f"{gateway} {error!r}")
+        return "; ".join(told)
+
     def _ask(
         self, client: httpx.Client, gateway: str, slot: Slot, canary: Canary, *, is_stream: bool
     ) -> tuple[Kind, str]:
-        body = {
-            "model": f"{self._model}:{slot.name}",
-            "messages": [{"role": "user", "content": canary.question}],
-            "temperature": 0,
-            "max_tokens": 48,
-            "stream": is_stream,
-        }
+        body = _body(self._model, slot, canary, is_stream=is_stream)
         headers = {"authorization": f"Bearer {slot.key}"}
         started = time.monotonic()
         text = ""
@@ -158,8 +169,7 @@ class Traffic:
             return "unreached", repr(error)
         allowed = slot.between(started, time.monotonic())
         kind = self._judge(reply, text, allowed, canary, is_stream=is_stream)
-        said = {k: v for k, v in reply.headers.items() if k.startswith("x-loragen")}
-        told = f"{slot.name} {gateway} {reply.status_code} {said} {canary} {text[:4_000]}"
+        told = f"{slot.name} {gateway} {reply.status_code} {_said(reply)} {canary} {text[:4_000]}"
         return kind, f"{told} after {time.monotonic() - started:.2f} s; {slot.history}"
 
     def _judge(
@@ -202,6 +212,20 @@ class Traffic:
         with self._lock:
             self.codes[f"{reply.status_code} {body['error']['code']}"] += 1
         return "error"
+
+
+def _body(model: str, slot: Slot, canary: Canary, *, is_stream: bool) -> dict[str, Any]:
+    return {
+        "model": f"{model}:{slot.name}",
+        "messages": [{"role": "user", "content": canary.question}],
+        "temperature": 0,
+        "max_tokens": 48,
+        "stream": is_stream,
+    }
+
+
+def _said(reply: httpx.Response) -> dict[str, str]:
+    return {k: v for k, v in reply.headers.items() if k.startswith("x-loragen")}
 
 
 def _message(body: dict[str, Any]) -> str:

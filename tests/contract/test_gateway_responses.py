@@ -7,6 +7,7 @@ import openai
 import pytest
 from openai.types.responses import Response
 
+from tests.fakes.fake_worker import ANSWER_ID
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe
 
 pytestmark = pytest.mark.redis
@@ -207,13 +208,14 @@ CALLS = [
     {"id": "call_2", "type": "function", "function": {"name": "weather", "arguments": '{"b": 2}'}},
 ]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+ID = ANSWER_ID.decode()
 
 
 def test_calls_of_the_model_are_items(gate: Gateway) -> None:
     message = {"role": "assistant", "content": None, "tool_calls": CALLS}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
     gate.worker.raw_answer = json.dumps(
-        {"model": MODEL, "choices": [choice], "usage": USAGE}
+        {"id": ID, "model": MODEL, "choices": [choice], "usage": USAGE}
     ).encode()
     answer = ask(gate, tools=[TOOL])
     found: list[Any] = list(answer.output)
@@ -236,11 +238,11 @@ def test_streamed_calls_are_items_and_their_arguments_events(gate: Gateway) -> N
             for part in (function["arguments"][:4], function["arguments"][4:])
         ]
     chunks: list[dict[str, Any]] = [
-        {"model": MODEL, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        {"id": ID, "model": MODEL, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
         for delta in deltas
     ]
     chunks[-1]["choices"][0]["finish_reason"] = "tool_calls"
-    chunks.append({"model": MODEL, "choices": [], "usage": USAGE})
+    chunks.append({"id": ID, "model": MODEL, "choices": [], "usage": USAGE})
     lines = [json.dumps(chunk, separators=(",", ":")) for chunk in chunks]
     gate.worker.raw_answer = "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
     make: Any = gate.client.responses.create
@@ -266,7 +268,7 @@ def test_an_answer_cut_off_by_its_limit_says_so(gate: Gateway) -> None:
     message = {"role": "assistant", "content": "half"}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
     gate.worker.raw_answer = json.dumps(
-        {"model": MODEL, "choices": [choice], "usage": USAGE}
+        {"id": ID, "model": MODEL, "choices": [choice], "usage": USAGE}
     ).encode()
     answer = ask(gate, max_output_tokens=1)
     assert answer.status == "incomplete"

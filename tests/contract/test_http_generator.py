@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +35,9 @@ class Service:
 
     status: int = 200
     content: bytes = REPLY.model_dump_json().encode()
+    """Before the request's id is put into it."""
+    request_id: str | None = None
+    """Of the reply; that of its request by default."""
     asked: bytes = b""
     authorization: str | None = None
 
@@ -44,7 +48,11 @@ class Service:
     async def _compile(self, request: Request) -> Response:
         self.asked = await request.body()
         self.authorization = request.headers.get("authorization")
-        return Response(self.content, status_code=self.status, media_type="application/json")
+        request_id = self.request_id
+        if request_id is None:
+            request_id = json.loads(self.asked)["request_id"]
+        content = self.content.replace(b'"request_id":""', f'"request_id":"{request_id}"'.encode())
+        return Response(content, status_code=self.status, media_type="application/json")
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +83,10 @@ async def compile_at(url: str, **options: Any) -> Any:
 async def test_a_prompt_goes_out_with_the_secret_and_a_recipe_comes_back(
     service: Service, running: tuple[Service, LiveServer]
 ) -> None:
-    assert await compile_at(running[1].url) == REPLY
-    assert json.loads(service.asked) == {"edge_model": "demo", "prompt": REQUEST.prompt}
+    reply = await compile_at(running[1].url)
+    asked = json.loads(service.asked)
+    assert reply == REPLY.model_copy(update={"request_id": asked.pop("request_id")})
+    assert asked == {"edge_model": "demo", "prompt": REQUEST.prompt}
     assert service.authorization == "Bearer s"
     await compile_at(running[1].url, secret=None)
     assert service.authorization is None
@@ -113,6 +123,21 @@ async def test_each_refusal_keeps_its_meaning(
     assert type(caught.value) is kind
 
 
+async def test_a_reply_to_another_request_is_no_recipe(
+    service: Service, running: tuple[Service, LiveServer]
+) -> None:
+    def misdirected() -> float:
+        labels = {"source": "generator"}
+        return REGISTRY.get_sample_value("loragen_misdirected_replies_total", labels) or 0.0
+
+    before = misdirected()
+    for other in ("0" * 32, ""):
+        service.request_id = other
+        with pytest.raises(LoragenError, match="another request"):
+            await compile_at(running[1].url)
+    assert misdirected() == before + 2
+
+
 async def test_a_page_that_is_no_json_is_a_failed_compile(
     service: Service, running: tuple[Service, LiveServer]
 ) -> None:
@@ -146,5 +171,5 @@ async def test_a_service_that_is_gone_is_left_alone_for_a_moment_and_found_again
             assert resting.value.retry_after == cooldown
             assert service.asked == b""
         else:
-            assert await generator.compile(REQUEST) == REPLY
+            assert (await generator.compile(REQUEST)).recipe_id == REPLY.recipe_id
         await generator.close()

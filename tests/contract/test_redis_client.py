@@ -33,6 +33,35 @@ async def test_connections_from_before_a_restart_of_redis_fail_no_call(tmp_path:
         server.kill()
 
 
+async def test_a_connection_that_holds_a_reply_nobody_read_serves_no_call(tmp_path: Path) -> None:
+    server = Valkey(tmp_path)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        above, below = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(_copy(reader, below), _copy(above, writer))
+
+    async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        client = connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=5.0)
+        try:
+            await client.set("key", "value")
+            writers[0].write(b"$7\r\nanother\r\n")
+            await asyncio.sleep(0.1)
+            assert await client.get("key") == b"value"
+            assert len(writers) == 2
+        finally:
+            await client.aclose()
+            server.kill()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while read := await reader.read(4096):
+        writer.write(read)
+    writer.close()
+
+
 def test_a_reset_connection_is_a_store_that_does_not_answer_on_uvloop_too() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcomes = runner.run(_ask_over_reset_connections())

@@ -162,6 +162,21 @@ class TestRedisStore(StoreContract):
         assert await store.delete(TENANT, task_of(0).id)
         assert (await store.page(TENANT, limit=9)).tasks == []
 
+    async def test_another_task_than_was_asked_for_is_not_taken_for_it(
+        self, store: RedisStore, valkey: Valkey, namespace: str
+    ) -> None:
+        for number in (0, 1):
+            await store.create(task_of(number))
+        asked, other = (f"{namespace}:task:{TENANT}:{task_of(number).id}" for number in (0, 1))
+        valkey.client.copy(other, asked, replace=True)
+        with pytest.raises(StoreUnavailable, match="another task"):
+            await store.get(TENANT, task_of(0).id)
+        with pytest.raises(StoreUnavailable, match="another task"):
+            await store.records(TENANT, [task_of(0).id])
+        valkey.client.copy(other, f"{namespace}:task:tenant-2:{task_of(1).id}")
+        with pytest.raises(StoreUnavailable, match="another task"):
+            await store.get("tenant-2", task_of(1).id)
+
     async def test_more_calls_than_connections_wait_their_turn(self, store: RedisStore) -> None:
         await asyncio.gather(*(store.put_recipe(f"k{n}", b"x") for n in range(200)))
         found = await asyncio.gather(*(store.get_recipe(f"k{n}") for n in range(200)))

@@ -23,11 +23,18 @@ from loragen.errors import (
     Unavailable,
 )
 from loragen.recipe import Recipe
-from loragen.wire import COMPILED_SWITCH, RECIPE_FIELD, RECIPE_HEADER, WorkerInfo
+from loragen.wire import (
+    COMPILED_SWITCH,
+    RECIPE_FIELD,
+    RECIPE_HEADER,
+    REQUEST_ID_HEADER,
+    WorkerInfo,
+)
 
 POOL_ID = "ab" * 32
 TEMPLATE_HASH = "cd" * 32
 LAYERS, LINEARS, EXPERTS = 2, 3, 4
+ANSWER_ID = b"ANSWER-ID"
 
 
 class Refusal(Exception):
@@ -71,7 +78,9 @@ class FakeWorker:
     error_after: int | None = None
     """Send vLLM's error event after that many chunks of a stream."""
     raw_answer: bytes | None = None
-    """Answer generation with these bytes."""
+    """Answer generation with these bytes; ANSWER_ID in them becomes the answer's id."""
+    mixes_up: bool = False
+    """Answer as if another had asked."""
     tail: str = ""
     """End of every answer's text."""
     hold: bool = False
@@ -150,7 +159,8 @@ class FakeWorker:
         if self.fail_status is not None:
             raise Refusal(self.fail_status, "as the test wants", "InternalServerError")
         if self.raw_answer is not None:
-            return Response(self.raw_answer, media_type="application/json")
+            raw = self.raw_answer.replace(ANSWER_ID, _answer_id(request).encode())
+            return Response(raw, media_type="application/json")
         tokens = self._check(body)
         answer = _answer(body, recipe_id) + self.tail
         words = answer.split(" ")[: min(body.get("max_tokens") or self.max_words, self.max_words)]
@@ -163,12 +173,12 @@ class FakeWorker:
             events = self._stream(request, body, words, usage)
             return StreamingResponse(events, media_type="text/event-stream")
         choices = [_choice(request, i, " ".join(words)) for i in range(body.get("n") or 1)]
-        return JSONResponse({**_envelope(request, body), "choices": choices, "usage": usage})
+        return JSONResponse({**self._envelope(request, body), "choices": choices, "usage": usage})
 
     async def _stream(
         self, request: Request, body: dict[str, Any], words: list[str], usage: dict[str, int]
     ) -> AsyncIterator[bytes]:
-        envelope = {**_envelope(request, body), "object": "chat.completion.chunk"}
+        envelope = {**self._envelope(request, body), "object": "chat.completion.chunk"}
         for position, word in enumerate(words):
             if position == self.die_after:
                 raise ConnectionAbortedError
@@ -188,6 +198,11 @@ class FakeWorker:
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event({**envelope, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
+
+    def _envelope(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        kind = "chat.completion" if _is_chat(request) else "text_completion"
+        answer_id = "cmpl-another" if self.mixes_up else _answer_id(request)
+        return {"id": answer_id, "object": kind, "created": 1, "model": body["model"]}
 
     async def _wait(self, request: Request, chunks: int) -> None:
         """Hold the answer while told to, and notice a client that leaves."""
@@ -275,10 +290,14 @@ def _answer(body: dict[str, Any], recipe_id: str | None) -> str:
     return f"[recipe {recipe_id or 'none'}] [system {system}] {users[-1] if users else ''}"
 
 
-def _envelope(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-    chat = request.url.path.endswith("/chat/completions")
-    kind = "chat.completion" if chat else "text_completion"
-    return {"id": "cmpl-1", "object": kind, "created": 1, "model": body["model"]}
+def _is_chat(request: Request) -> bool:
+    return request.url.path.endswith("/chat/completions")
+
+
+def _answer_id(request: Request) -> str:
+    """Return the id that vLLM gives an answer: what its request brings, or one of its own."""
+    kind = "chatcmpl" if _is_chat(request) else "cmpl"
+    return f"{kind}-{request.headers.get(REQUEST_ID_HEADER, '1')}"
 
 
 def _choice(request: Request, index: int, text: str) -> dict[str, Any]:

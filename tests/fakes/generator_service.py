@@ -6,7 +6,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from loragen.errors import LoragenError
-from loragen.wire import CompileRequest, MeasureRequest, RefineRequest
+from loragen.wire import (
+    CompileReply,
+    CompileRequest,
+    MeasureReply,
+    MeasureRequest,
+    RefineReply,
+    RefineRequest,
+)
 from tests.fakes.stub_generator import StubGenerator
 
 
@@ -15,18 +22,15 @@ def generator_service(generator: StubGenerator) -> Starlette:
 
     async def compile_prompt(request: Request) -> Response:
         asked = CompileRequest.model_validate_json(await request.body())
-        reply = await generator.compile(asked)
-        return Response(reply.model_dump_json(), media_type="application/json")
+        return _reply(asked, await generator.compile(asked))
 
     async def measure_recipe(request: Request) -> Response:
         asked = MeasureRequest.model_validate_json(await request.body())
-        reply = await generator.measure(asked)
-        return Response(reply.model_dump_json(), media_type="application/json")
+        return _reply(asked, await generator.measure(asked))
 
     async def refine_task(request: Request) -> Response:
         asked = RefineRequest.model_validate_json(await request.body())
-        reply = await generator.refine(asked)
-        return Response(reply.model_dump_json(), media_type="application/json")
+        return _reply(asked, await generator.refine(asked))
 
     async def health(_: Request) -> Response:
         return Response()
@@ -38,6 +42,14 @@ def generator_service(generator: StubGenerator) -> Starlette:
         Route("/health", health, methods=["GET"]),
     ]
     return Starlette(routes=routes, exception_handlers={LoragenError: _on_own})
+
+
+def _reply(
+    asked: CompileRequest | MeasureRequest | RefineRequest,
+    reply: CompileReply | MeasureReply | RefineReply,
+) -> Response:
+    told = reply.model_copy(update={"request_id": asked.request_id})
+    return Response(told.model_dump_json(), media_type="application/json")
 
 
 async def _on_own(_: Request, error: Exception) -> Response:

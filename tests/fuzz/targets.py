@@ -236,7 +236,8 @@ async def _relayed(parts: list[bytes]) -> list[bytes]:
             yield part
 
     watch = Stopwatch("demo", "base", started=0.0)
-    return [event async for event in relay(chunks(), Provenance(mode="base"), watch)]
+    served = Provenance(mode="base")
+    return [event async for event in relay(chunks(), served, watch, request_id="id")]
 
 
 def _grown(kind: type[BaseModel], data: bytes, **given: Any) -> bytes:

@@ -10,6 +10,7 @@ DECLARED = {
     if isinstance(value, Counter | Gauge | Histogram)
 }
 LABELS = {
+    "source",
     *("tier", "cause", "outcome", "reason", "model", "mode", "route", "code", "worker", "limit"),
     *("expert", "backend"),
 }

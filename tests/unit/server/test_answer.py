@@ -15,6 +15,8 @@ from prometheus_client import REGISTRY
 from loragen.errors import LoragenError, RecipeInvalid, RecipeMismatch, WorkerUnavailable
 from server.answer import Provenance, Stopwatch, complete, refusal, relay
 
+REQUEST_ID = "5eb63bbb"
+ID = f"chatcmpl-{REQUEST_ID}"
 COMPILED = Provenance(mode="compiled", task_id="t", recipe_id="r", saved_prompt_tokens=7)
 DONE = b"data: [DONE]\n\n"
 
@@ -25,10 +27,10 @@ def event(payload: Any) -> bytes:
 
 
 def delta(text: str) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": {"content": text}}]}
+    return {"id": ID, "choices": [{"index": 0, "delta": {"content": text}}]}
 
 
-USAGE = {"choices": [], "usage": {"prompt_tokens": 3}}
+USAGE = {"id": ID, "choices": [], "usage": {"prompt_tokens": 3}}
 
 
 async def relayed(*chunks: bytes | Exception) -> list[bytes]:
@@ -39,7 +41,7 @@ async def relayed(*chunks: bytes | Exception) -> list[bytes]:
             yield chunk
 
     watch = Stopwatch("demo", "compiled", started=time.monotonic())
-    return [part async for part in relay(source(), COMPILED, watch)]
+    return [part async for part in relay(source(), COMPILED, watch, request_id=REQUEST_ID)]
 
 
 def payload(part: bytes) -> dict[str, Any]:
@@ -127,14 +129,37 @@ async def test_latency_is_measured_once_per_answer() -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"a":'])
 def test_what_is_no_answer_is_a_lost_worker(content: bytes) -> None:
     with pytest.raises(WorkerUnavailable):
-        complete(httpx.Response(200, content=content), COMPILED)
+        complete(httpx.Response(200, content=content), COMPILED, request_id=REQUEST_ID)
 
 
 def test_a_whole_answer_keeps_its_fields() -> None:
-    answer = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3}, "new_field": [1]}
-    out = complete(httpx.Response(200, json=answer), COMPILED)
+    answer = {"id": ID, "choices": [], "usage": {"prompt_tokens": 3}, "new_field": [1]}
+    out = complete(httpx.Response(200, json=answer), COMPILED, request_id=REQUEST_ID)
     assert out["usage"].pop("loragen") == COMPILED.usage()
     assert out == answer
+
+
+def misdirected() -> float:
+    value = REGISTRY.get_sample_value("loragen_misdirected_replies_total", {"source": "worker"})
+    return value or 0.0
+
+
+@pytest.mark.parametrize("other", [{"id": "chatcmpl-9f86d081"}, {"id": None}, {}])
+def test_an_answer_to_another_request_is_not_passed_on(other: dict[str, Any]) -> None:
+    before = misdirected()
+    answer = httpx.Response(200, json={**other, "choices": [], "usage": {"prompt_tokens": 3}})
+    with pytest.raises(WorkerUnavailable, match="another request"):
+        complete(answer, COMPILED, request_id=REQUEST_ID)
+    assert misdirected() == before + 1
+
+
+async def test_no_event_of_another_request_is_passed_on() -> None:
+    before = misdirected()
+    foreign = {**delta("secret of another tenant"), "id": "chatcmpl-9f86d081"}
+    out = await relayed(event(delta("a")), event(foreign), event(delta("b")), DONE)
+    assert out[0] == event(delta("a"))
+    assert [payload(part)["error"]["code"] for part in out[1:]] == ["worker_unavailable"]
+    assert misdirected() == before + 1
 
 
 def vllm(status: int, message: str, param: str | None = None) -> httpx.Response:
