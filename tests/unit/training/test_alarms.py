@@ -51,7 +51,7 @@ def experts_in_use(balance: float, tokenizer: PreTrainedTokenizerBase, folder: P
         router_lr=0.03,
     )
     run = GeneratorRun(edge, tokenizer, spec, 0, folder / f"{balance}.pt")
-    run.train(steps=120)
+    run.train(steps=240)
     texts = [
         DEMO.draw(family, Split.UNSEEN_PROMPTS, index).text
         for family in DEMO.seen
