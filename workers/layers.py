@@ -126,6 +126,9 @@ class LayerInstaller:
             raise ConfigError(
                 f"the gate backend takes no {type(base).__name__}, as {place.name} is"
             )
+        if getattr(base, "weight", self.gates) is None:
+            # Its kernel keeps the weights elsewhere; vLLM asks them for their device all the same.
+            base.weight = nn.Parameter(self.gates.new_empty(0), requires_grad=False)
         module = wrapper(base)
         pairs = [self._share(key, module) for key in place.keys]
         first = self.pool.spec.linears.index(place.linears[0])
