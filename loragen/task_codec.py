@@ -108,7 +108,7 @@ def load_task(
 def _require(record: TaskRecord, tenant: str, task_id: str) -> None:
     if (record.tenant, record.id) != (tenant, task_id):
         metrics.MISDIRECTED.labels("store").inc()
-        logger.error("the store's reply is another task")
+        logger.error("the store's reply is to another request")
         raise StoreUnavailable("the task store gave another task", retry_after=1.0)
 
 

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 RECOVERY_SECONDS: Final = 300.0
 WORKER_KILLS: Final = 8
 SPARE_SHARE: Final = 0.2
+MISDIRECTED: Final = "is to another request"
+"""In the log of a gateway that got a reply to something else."""
 _SETTLE_SECONDS: Final = 1.5
 
 
@@ -188,6 +190,12 @@ def keep_logs(folder: Path) -> None:
     logger.warning("logs are kept in %s", kept)
 
 
+def misdirected(folder: Path) -> int:
+    """Return how many replies to other requests the gateways found out, by their logs."""
+    texts = (log.read_text(errors="replace") for log in folder.rglob("*.log") if log.is_file())
+    return sum(text.count(MISDIRECTED) for text in texts)
+
+
 def run(
     folder: Path, *, tenants: int, tasks: int, faults: int, requests: int, clients: int, seed: int
 ) -> dict[str, Any]:
@@ -241,6 +249,7 @@ def run(
         "tasks_lost": len(lost),
         "recovery_seconds": {name: max(each) for name, each in sorted(storm.recoveries.items())},
         "wrong_answers": kinds["wrong answer"],
+        "misdirected_replies": misdirected(folder),
         "hung": kinds["hung"],
         "broken_without_a_fault": len(unexplained),
         "kinds": dict(kinds.most_common()),
