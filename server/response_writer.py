@@ -23,8 +23,9 @@ class ResponseWriter:
         self._id = f"resp_{uuid.uuid4().hex}"
         self._created_at = int(time.time())
         self._output: list[dict[str, Any]] = []
-        self._call: int | None = None
-        """Index in the chat answer of the function call that is being written."""
+        self._places: dict[int | None, int] = {}
+        """Where in the output what is being written stands: calls by their index in the chat's
+        answer, and under None the message."""
         self._events = 0
         self._finish_reason: str | None = None
         self._is_done = False
@@ -79,63 +80,61 @@ class ResponseWriter:
                 yield from self._write_call(call)
 
     def _write_text(self, text: str) -> Iterator[bytes]:
-        if not self._is_open("message"):
-            yield from self._close_item()
+        if None not in self._places:
             yield from self._open_message()
-        self._output[-1]["content"][0]["text"] += text
-        yield self._item_event("output_text.delta", content_index=0, delta=text, logprobs=[])
+        place = self._places[None]
+        self._output[place]["content"][0]["text"] += text
+        yield self._item_event(place, "output_text.delta", content_index=0, delta=text, logprobs=[])
 
     def _write_call(self, call: dict[str, Any]) -> Iterator[bytes]:
-        function = call.get("function") or {}
-        if not self._is_open("function_call") or self._call != call["index"]:
-            yield from self._close_item()
-            self._call = call["index"]
+        function, index = call.get("function") or {}, call["index"]
+        if index not in self._places:
+            if None in self._places:
+                yield from self._close_item(None)
             item = {"call_id": call["id"], "name": function["name"], "arguments": ""}
-            yield self._open("function_call", "fc", item)
+            yield self._open(index, "function_call", "fc", item)
         if arguments := function.get("arguments"):
-            self._output[-1]["arguments"] += arguments
-            yield self._item_event("function_call_arguments.delta", delta=arguments)
+            place = self._places[index]
+            self._output[place]["arguments"] += arguments
+            yield self._item_event(place, "function_call_arguments.delta", delta=arguments)
 
     def _open_message(self) -> Iterator[bytes]:
-        yield self._open("message", "msg", {"role": "assistant", "content": []})
-        self._output[-1]["content"].append({**_TEXT, "text": ""})
-        yield self._item_event("content_part.added", content_index=0, part={**_TEXT, "text": ""})
+        yield self._open(None, "message", "msg", {"role": "assistant", "content": []})
+        place = self._places[None]
+        self._output[place]["content"].append({**_TEXT, "text": ""})
+        part = {**_TEXT, "text": ""}
+        yield self._item_event(place, "content_part.added", content_index=0, part=part)
 
-    def _open(self, kind: str, prefix: str, fields: dict[str, Any]) -> bytes:
+    def _open(self, index: int | None, kind: str, prefix: str, fields: dict[str, Any]) -> bytes:
         item = {"id": f"{prefix}_{uuid.uuid4().hex}", "type": kind, "status": "in_progress"}
+        place = self._places[index] = len(self._output)
         self._output.append(item | fields)
-        return self._item_event("output_item.added", item=self._output[-1])
+        return self._item_event(place, "output_item.added", item=self._output[place])
 
-    def _is_open(self, kind: str) -> bool:
-        last = self._output[-1] if self._output else {}
-        return (last.get("type"), last.get("status")) == (kind, "in_progress")
-
-    def _close_item(self) -> Iterator[bytes]:
-        if self._is_open("message"):
-            part = self._output[-1]["content"][0]
-            text = part["text"]
-            yield self._item_event("output_text.done", content_index=0, text=text, logprobs=[])
-            yield self._item_event("content_part.done", content_index=0, part=part)
-        elif self._is_open("function_call"):
-            item = self._output[-1]
-            fields = {"name": item["name"], "arguments": item["arguments"]}
-            yield self._item_event("function_call_arguments.done", **fields)
+    def _close_item(self, index: int | None) -> Iterator[bytes]:
+        place = self._places.pop(index)
+        item = self._output[place]
+        if index is None:
+            part = item["content"][0]
+            fields = {"content_index": 0, "text": part["text"], "logprobs": []}
+            yield self._item_event(place, "output_text.done", **fields)
+            yield self._item_event(place, "content_part.done", content_index=0, part=part)
         else:
-            return
-        self._output[-1]["status"] = "incomplete" if self._is_cut else "completed"
-        yield self._item_event("output_item.done", item=self._output[-1])
+            fields = {"name": item["name"], "arguments": item["arguments"]}
+            yield self._item_event(place, "function_call_arguments.done", **fields)
+        item["status"] = "incomplete" if self._is_cut else "completed"
+        yield self._item_event(place, "output_item.done", item=item)
 
     def _close(self) -> Iterator[bytes]:
         if not self._output:
             yield from self._open_message()
-        yield from self._close_item()
+        for index in list(self._places):  # calls too: pieces of several may come by turns
+            yield from self._close_item(index)
         self._is_done = True
 
-    def _item_event(self, kind: str, **fields: Any) -> bytes:
-        place = {"output_index": len(self._output) - 1}
-        if "item" not in fields:
-            place["item_id"] = self._output[-1]["id"]
-        return self._event(f"response.{kind}", **place, **fields)
+    def _item_event(self, place: int, kind: str, **fields: Any) -> bytes:
+        named = {} if "item" in fields else {"item_id": self._output[place]["id"]}
+        return self._event(f"response.{kind}", output_index=place, **named, **fields)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._events, **fields}

@@ -264,6 +264,34 @@ def test_streamed_calls_are_items_and_their_arguments_events(gate: Gateway) -> N
     assert events[-1].response.usage.total_tokens == 5
 
 
+def test_pieces_of_calls_and_text_by_turns_are_whole_items(gate: Gateway) -> None:
+    def began(index: int) -> dict[str, Any]:
+        function = {"name": "weather", "arguments": ""}
+        return {"tool_calls": [{"index": index, **CALLS[index], "function": function}]}
+
+    def piece(index: int, part: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
+
+    deltas: list[dict[str, Any]] = [
+        began(0), piece(0, '{"a"'), {"content": "Wait, "}, began(1), piece(0, ": 1}"),
+        {"content": "there."}, piece(1, '{"b": 2}'),
+    ]  # fmt: skip
+    chunks = [
+        {"id": ID, "model": MODEL, "choices": [{"index": 0, "delta": delta}]} for delta in deltas
+    ]
+    lines = [json.dumps(chunk, separators=(",", ":")) for chunk in chunks]
+    gate.worker.raw_answer = "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
+    make: Any = gate.client.responses.create
+    events = list(make(model=MODEL, input="hi", stream=True, tools=[TOOL]))
+    output = events[-1].response.output
+    calls = [item.arguments for item in output if item.type == "function_call"]
+    assert calls == ['{"a": 1}', '{"b": 2}']
+    assert events[-1].response.output_text == "Wait, there."
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert sorted(item.id for item in done) == sorted(item.id for item in output)
+    assert {item.status for item in output} == {"completed"}
+
+
 def test_an_answer_cut_off_by_its_limit_says_so(gate: Gateway) -> None:
     message = {"role": "assistant", "content": "half"}
     choice = {"index": 0, "message": message, "finish_reason": "length"}
