@@ -1,11 +1,8 @@
 """Evidence: what happened inside a worker's engine, by its own metrics and log."""
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, Literal
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.differential.judge import Case
 from tests.fakes.worker_process import Worker
@@ -39,11 +36,11 @@ class Evidence:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._before = _values(worker)
+        self._before = worker.metrics()
 
     def events(self, cases: Sequence[Case], *, step_tokens: int) -> dict[Event, int]:
         """Return how often each event happened while these cases were all there was."""
-        after = _values(self._worker)
+        after = self._worker.metrics()
         since = {name: round(value - self._before[name]) for name, value in after.items()}
         asked = sum(ask.answers for ask, _ in cases)
         chunked = sum(
@@ -70,14 +67,5 @@ def left_over(worker: Worker) -> list[str]:
 
 def _held(worker: Worker) -> dict[str, float]:
     worker.client.tokens(max_tokens=1)  # the engine brings its gauges up to date as it steps
-    values = _values(worker)
+    values = worker.metrics()
     return {name: values[name] for name in _HELD if values[name]}
-
-
-def _values(worker: Worker) -> dict[str, float]:
-    """Return the worker's metrics by name, summed over their labels."""
-    values: dict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(worker.client.http.get("/metrics").text):
-        for sample in family.samples:
-            values[sample.name] += sample.value
-    return values

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 from config.environment import child_environment
 from loragen.recipe import Recipe
@@ -85,6 +87,14 @@ class Worker:
             if int(session) == self.process.pid and state != "Z":
                 alive.append(int(stat.parent.name))
         return alive
+
+    def metrics(self) -> dict[str, float]:
+        """Return its metrics by name, summed over their labels."""
+        values: dict[str, float] = defaultdict(float)
+        for family in text_string_to_metric_families(self.client.http.get("/metrics").text):
+            for sample in family.samples:
+                values[sample.name] += sample.value
+        return values
 
     def wait_gone(self) -> None:
         deadline = time.monotonic() + STOP_SECONDS

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -14,12 +15,14 @@ from loragen.wire import RECIPE_HEADER, WorkerInfo
 from tests.differential.engines import BLOCK_BYTES, COMPACT_JSON, MAX_MODEL_LEN
 from tests.differential.evidence import Event, Evidence, left_over
 from tests.differential.trial import Trial
+from tests.fakes.live import wait_until
 from tests.fakes.tiny import TinyEdge
 from tests.fakes.worker_process import START_SECONDS, STOP_SECONDS, Worker, start_worker
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 STEP_TOKENS = 48
+CROWD = 80
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,31 @@ def test_only_the_same_salt_finds_what_was_read_before(worker: Worker, tiny: Tin
         assert cached("acme", recipe) == 0
         assert cached("acme", recipe) > 0
         assert cached("globex", recipe) == 0
+
+
+def test_one_that_comes_last_and_first_in_precedence_overtakes_those_that_wait(
+    worker: Worker,
+) -> None:
+    """The order is the engine's, over a batch of 16; the gateway chooses the numbers."""
+    ended: list[int] = []
+
+    def ask(priority: int) -> None:
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 60, "ignore_eos": True}
+        reply = worker.client.http.post("/v1/completions", json={**body, "priority": priority})
+        assert reply.status_code == 200, reply.text
+        ended.append(priority)
+
+    def is_crowded() -> bool:
+        return worker.metrics()["vllm:num_requests_waiting"] >= CROWD - 2 * 16
+
+    with ThreadPoolExecutor(CROWD + 1) as threads:
+        crowd = [threads.submit(ask, 1) for _ in range(CROWD)]
+        wait_until(is_crowded)
+        threads.submit(ask, 0).result()
+        place = ended.index(0)
+        for each in crowd:
+            each.result()
+    assert place < CROWD - 2 * 16
 
 
 def test_a_random_mix_of_requests_is_answered_as_with_merged_weights(
