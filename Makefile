@@ -100,7 +100,7 @@ chaos: setup  ## break two gateways, two workers, Ray and Redis under load; 15 m
 fuzz: setup fuzzers  ## look for what breaks the APIs and all that reads bytes from outside (16 minutes)
 	@.venv-fuzz/bin/python -m tests.fuzz --out bench/results/fuzz_summary.json
 
-fuzz-worker: setup  ## hold 10,000 random requests to real workers to merged weights (about half an hour)
+fuzz-worker: setup  ## hold 10,000 random requests to real workers to merged weights (12 minutes)
 	@$(BIN)/python -m tests.differential --out bench/results/differential_summary.json
 
 lock: setup  ## resolve the dependencies again into config/requirements/*.lock
