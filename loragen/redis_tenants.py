@@ -7,17 +7,22 @@
 None has a time to live, so no eviction takes a key away.
 """
 
+import logging
 from typing import Final, TypeVar
 
 import redis.asyncio as redis
 from pydantic import BaseModel, ValidationError
 
+from loragen import metrics
 from loragen.api_key import KeyRecord
 from loragen.errors import StoreUnavailable
 from loragen.redis_client import as_bytes, mapped
 from loragen.tenants import Bearer, Tenant
 
+logger = logging.getLogger(__name__)
+
 Record = TypeVar("Record", bound=BaseModel)
+Named = TypeVar("Named", Tenant, KeyRecord)
 
 _ADD_KEY: Final = """
 local tenant, id, record = unpack(ARGV)
@@ -73,7 +78,7 @@ class RedisTenants:
         """Return a tenant."""
         async with mapped():
             text = await self._redis.hget(self._tenants, tenant)
-        return None if text is None else _parsed(Tenant, text)
+        return None if text is None else _own(_parsed(Tenant, text), tenant)
 
     async def all(self) -> list[Tenant]:
         """Return every tenant, by id."""
@@ -122,7 +127,7 @@ class RedisTenants:
             text = await self._redis.get(self._key(key_id))
         if text is None:
             return None
-        record = _parsed(KeyRecord, text)
+        record = _own(_parsed(KeyRecord, text), key_id)
         tenant = await self.get(record.tenant)
         return None if tenant is None else Bearer(record, tenant)
 
@@ -136,6 +141,19 @@ class RedisTenants:
 
     def _keys(self, tenant: str) -> str:
         return f"{self._namespace}:keys:{tenant}"
+
+
+def _own(record: Named, wanted: str) -> Named:
+    """Return a record that is the one that was asked for.
+
+    Raises:
+        StoreUnavailable: it is another's.
+    """
+    if record.id != wanted:
+        metrics.MISDIRECTED.labels("store").inc()
+        logger.error("the store's reply is to another request")
+        raise StoreUnavailable("the task store gave another tenant or key", retry_after=1.0)
+    return record
 
 
 def _parsed(kind: type[Record], text: bytes | str) -> Record:

@@ -127,18 +127,15 @@ class Front:
 
     async def _compile(self, request: Request) -> Response:
         asked = _parse(CompileRequest, await self._read(request))
-        reply = await self._generators.compile(asked)
-        return JSONResponse(reply.model_dump())
+        return _answer(await self._generators.compile(asked))
 
     async def _measure(self, request: Request) -> Response:
         asked = _parse(MeasureRequest, await self._read(request))
-        reply = await self._refiners.measure(asked)
-        return JSONResponse(reply.model_dump())
+        return _answer(await self._refiners.measure(asked))
 
     async def _refine(self, request: Request) -> Response:
         asked = _parse(RefineRequest, await self._read(request))
-        reply = await self._refiners.refine(asked)
-        return JSONResponse(reply.model_dump())
+        return _answer(await self._refiners.refine(asked))
 
     async def _heads(self, _: Request) -> Response:
         heads = HeadList(heads=await self._generators.heads())
@@ -173,6 +170,12 @@ def _parse(kind: type[_Request], body: bytes) -> _Request:
         if first["type"] == "extra_forbidden":
             raise InvalidRequest(f"unknown field {param!r}", param=param) from None
         raise InvalidRequest(f"{param or 'request'}: {first['msg']}", param=param) from None
+
+
+def _answer(reply: CompileReply | MeasureReply | RefineReply) -> JSONResponse:
+    # To a gateway from before there were such ids the field would be unknown.
+    unknown = set() if reply.request_id else {"request_id"}
+    return JSONResponse(reply.model_dump(exclude=unknown))
 
 
 def _respond(error: LoragenError) -> JSONResponse:

@@ -162,7 +162,10 @@ class HttpGenerator:
         if reply.request_id != request_id:  # else a task would answer by another's recipe
             metrics.MISDIRECTED.labels("generator").inc()
             logger.error("the generator's reply is to another request", extra={"path": path})
-            raise LoragenError("the generator's reply is to another request")
+            # Not the prompt's fault, so that nothing is recorded against its task.
+            raise GeneratorUnavailable(
+                "the generator's reply is to another request", retry_after=1.0
+            )
         return reply
 
     @asynccontextmanager
@@ -193,8 +196,11 @@ def _refusal(response: httpx.Response) -> LoragenError:
     try:
         fields = response.json()["error"]
         code, message = str(fields["code"]), str(fields["message"])
-    except (ValueError, KeyError, TypeError):
-        code, message = "", f"the generator answered {response.status_code}"
+        is_older = fields.get("param") == "request_id"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code, message, is_older = "", f"the generator answered {response.status_code}", False
+    if is_older:
+        return GeneratorUnavailable("the generator is older than this gateway", retry_after=1.0)
     if code in _KNOWN:
         return _KNOWN[code](message)
     if code == Overloaded.code:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from loragen.errors import RecipeInvalid
+from loragen.errors import RecipeInvalid, StoreUnavailable
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
 from loragen.store import Store
@@ -49,7 +49,12 @@ class RecipeTier:
         """Store a recipe and return the one that is there: another gateway's, if it was first."""
         key = self.keys(task, ref)[0]
         first = _intact(await self._store.put_recipe(key, recipe.data), recipe.pool_id)
+        if first == recipe:
+            return first
         if first is not None:
+            # Nothing in it says whose it is, so it is looked at twice.
+            if await self._store.get_recipe(key) != first.data:
+                raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
             return first
         await self._store.delete_recipe(key)
         await self._store.put_recipe(key, recipe.data)

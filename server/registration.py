@@ -84,16 +84,25 @@ async def remove(task: Task, parts: Services) -> None:
     Raises:
         TaskNotFound: it is gone already.
     """
-    # Its record goes last: what breaks off before that is found and ended by the next try.
+    # Its record goes when all else is gone, so that what breaks off is found, and ended, by the
+    # next try; and all else once more, for it may have been named while its record was there.
+    await _forget(task, parts)
+    last = await parts.store.get(task.tenant, task.id) or task
+    await parts.resolver.delete_recipes(last)
+    was_there = await parts.store.delete(task.tenant, task.id)
+    await parts.resolver.invalidate(task)
+    await _forget(task, parts)
+    await parts.resolver.delete_recipes(last)
+    if not was_there:
+        raise TaskNotFound(f"no task {task.id!r}", param="task_id")
+
+
+async def _forget(task: Task, parts: Services) -> None:
+    """Remove what names a task."""
     await parts.names.forget_task(task.tenant, task.id)
     for task_id in {task.id, *parts.identity.ids_of(task)}:
         await parts.sightings.forget(task.tenant, task_id)
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
-    was_there = await parts.store.delete(task.tenant, task.id)
-    await parts.resolver.invalidate(task)
-    await parts.resolver.delete_recipes(task)
-    if not was_there:
-        raise TaskNotFound(f"no task {task.id!r}", param="task_id")
 
 
 def _take_over(task: Task, implicit: Task) -> Task:

@@ -122,7 +122,8 @@ class ResponseWriter:
         else:
             fields = {"name": item["name"], "arguments": item["arguments"]}
             yield self._item_event(place, "function_call_arguments.done", **fields)
-        item["status"] = "incomplete" if self._is_cut else "completed"
+        is_last = place == len(self._output) - 1
+        item["status"] = "incomplete" if self._is_cut and is_last else "completed"
         yield self._item_event(place, "output_item.done", item=item)
 
     def _close(self) -> Iterator[bytes]:

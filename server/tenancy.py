@@ -48,7 +48,7 @@ class Tenancy:
         Raises:
             NotFound: there is none of that id.
         """
-        # One at a time over all gateways: of two at once the later would undo the other.
+        # One after the other over all gateways: of two at once the later would undo the other.
         async with hold(self._shared.leases, f"tenant:{tenant}"):
             known = await self.get(tenant)
             limits = known.limits.model_copy(update=fields.get("limits", {}))

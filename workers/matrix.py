@@ -42,14 +42,20 @@ class PackedMatrix(nn.Module):
 
 
 def _has_kernel(matrix_DF: Tensor) -> bool:
-    return matrix_DF.device.type == "cpu" and ops._supports_onednn and _packs(matrix_DF.dtype)
+    # For float16 not every processor that has the kernel has a fast one.
+    return (
+        matrix_DF.device.type == "cpu"
+        and matrix_DF.dtype in (torch.bfloat16, torch.float32)
+        and ops._supports_onednn
+        and _packs(matrix_DF.dtype)
+    )
 
 
 @cache
 def _packs(dtype: torch.dtype) -> bool:
     """Say whether this processor has the kernel for a dtype, which only trying tells.
 
-    One with AVX2 alone has it for float32 and not for bfloat16; few have it for float16.
+    One with AVX2 alone has it for float32 and not for bfloat16.
     """
     square = torch.zeros(16, 16, dtype=dtype)
     try:

@@ -3,8 +3,10 @@
 import pytest
 
 from loragen.errors import StoreUnavailable
+from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
+from loragen.usage import RedisUsage
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
 from tests.fakes.live import wait_until
 from tests.fakes.stub_generator import GENERATOR_ID
@@ -54,17 +56,43 @@ def test_a_deleted_task_leaves_nothing_in_redis(gate: Gateway, valkey: Valkey) -
 def test_a_delete_that_breaks_off_is_ended_by_the_next_one(
     gate: Gateway, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def break_off(*_: object) -> None:
+    async def break_off(*_: object, **__: object) -> None:
         raise StoreUnavailable("the task store does not answer", retry_after=1.0)
 
     task_id = gate.create(PROMPT, name="ada")["id"]
-    for owner, step in ((RedisNames, "forget_task"), (RedisStore, "delete")):
+    gate.ask("hi", task_id=task_id)
+    steps = (
+        (RedisNames, "forget_task"),
+        (RedisUsage, "forget_task"),
+        (RedisStore, "delete_recipe"),
+        (RedisStore, "delete"),
+    )
+    for owner, step in steps:
         with monkeypatch.context() as broken:
             broken.setattr(owner, step, break_off)
             assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 503
         assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 200
     assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
     assert traces(gate, valkey) == []
+
+
+def test_a_name_that_comes_while_its_task_is_deleted_goes_with_it(
+    gate: Gateway, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    delete = RedisStore.delete
+
+    async def named_meanwhile(store: RedisStore, tenant: str, deleted: str) -> bool:
+        client = connect(valkey.url, timeout_seconds=5.0)
+        names = RedisNames(client, namespace=gate.namespace, keep=5)
+        await names.claim(tenant, "late", deleted, now=1)
+        await client.aclose()
+        return await delete(store, tenant, deleted)
+
+    monkeypatch.setattr(RedisStore, "delete", named_meanwhile)
+    assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
+    assert traces(gate, valkey) == []
+    assert gate.http.get("/v1/tasks/by-name/late").status_code == 404
 
 
 def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:

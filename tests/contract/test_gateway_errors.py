@@ -232,6 +232,17 @@ def test_a_worker_that_talks_nonsense_is_a_503(gate: Gateway, raw: bytes, status
     assert error_of(gate.ask("hi"))[:2] == (status, "worker_unavailable")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_to_another_request_is_given_to_nobody(gate: Gateway, stream: bool) -> None:
+    before = gate.metric("loragen_misdirected_replies_total", source="worker")
+    gate.worker.mixes_up = True
+    reply = gate.ask("hi", stream=stream)
+    assert "another request" in reply.text
+    assert "[recipe none]" not in reply.text
+    assert "worker_unavailable" in reply.text
+    assert gate.metric("loragen_misdirected_replies_total", source="worker") == before + 1
+
+
 def test_a_conflict_at_a_worker_without_a_recipe_is_a_503(gate: Gateway) -> None:
     gate.worker.fail_status = 409
     assert error_of(gate.ask("hi"))[:2] == (503, "worker_unavailable")

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from loragen.errors import (
     DeadlineExceeded,
     GeneratorUnavailable,
+    InvalidRequest,
     LoragenError,
     Overloaded,
     PromptTooLong,
@@ -96,6 +97,8 @@ async def test_a_prompt_goes_out_with_the_secret_and_a_recipe_comes_back(
     ("status", "error", "kind"),
     [
         (400, PromptTooLong("x").body(), PromptTooLong),
+        (400, InvalidRequest("x", param="request_id").body(), GeneratorUnavailable),
+        (400, {"error": "x"}, LoragenError),
         (413, RequestTooLarge("x").body(), PromptTooLong),
         (503, Overloaded("x").body(), Overloaded),
         (503, GeneratorUnavailable("x").body(), GeneratorUnavailable),

@@ -52,6 +52,24 @@ class TestRedisTenants(TenantsContract):
         secret = key.text.rpartition("_")[2].encode()
         assert not any(secret in value for value in values)
 
+    async def test_the_record_of_another_is_no_way_in(
+        self, tenants: RedisTenants, valkey: Valkey, namespace: str
+    ) -> None:
+        await tenants.create(ACME)
+        await tenants.create(ACME.model_copy(update={"id": "globex"}))
+        own, other = record_of(ApiKey.make()), record_of(ApiKey.make())
+        for record in (own, other):
+            await tenants.add_key(record)
+        valkey.client.copy(f"{namespace}:key:{other.id}", f"{namespace}:key:{own.id}", replace=True)
+        with pytest.raises(StoreUnavailable, match="another"):
+            await tenants.find(own.id)
+        foreign = ACME.model_copy(update={"id": "globex"}).model_dump_json()
+        valkey.client.hset(f"{namespace}:tenants", "acme", foreign)
+        with pytest.raises(StoreUnavailable, match="another"):
+            await tenants.get("acme")
+        with pytest.raises(StoreUnavailable, match="another"):
+            await tenants.find(other.id)
+
     async def test_a_damaged_record_is_no_way_in(
         self, tenants: RedisTenants, valkey: Valkey, namespace: str
     ) -> None:

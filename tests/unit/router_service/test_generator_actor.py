@@ -29,8 +29,11 @@ def actor(**generators: FakeGenerator) -> GeneratorActor:
 
 async def test_replies_stand_in_the_order_of_requests_across_heads() -> None:
     one, two = FakeGenerator(), FakeGenerator()
-    batch = [request("a"), request("b", "two"), request("c"), request("a", "two")]
+    asked = [request("a"), request("b", "two"), request("c"), request("a", "two")]
+    ids = [f"{number:032x}" for number in range(len(asked))]
+    batch = [r.model_copy(update={"request_id": i}) for r, i in zip(asked, ids, strict=True)]
     outcomes = await actor(one=one, two=two).compile_batch(batch)
+    assert [getattr(outcome, "request_id", None) for outcome in outcomes] == ids
     recipes = [outcome.recipe for outcome in outcomes if isinstance(outcome, CompileReply)]
     alone = [(await actor(one=FakeGenerator()).compile_batch([request(p)]))[0] for p in "abca"]
     assert recipes == [reply.recipe for reply in alone if isinstance(reply, CompileReply)]
