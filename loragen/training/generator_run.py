@@ -2,8 +2,7 @@
 
 The cloud model starts as the edge model, grown if asked, and reads the prompt; the edge model reads
 only the messages and answers under the gates. The loss is the answers' cross-entropy, and for L0
-the paper's balance term (alpha = 0.01). Where the prompts hold tables, drill comes first as it does
-for edge models.
+the paper's balance term (alpha = 0.01). A phase may hold drill of tables, as an edge model's do.
 
 Every batch follows from the seed and the step, so a run that stopped at a checkpoint and went on
 ends with the same weights as one that never stopped.
@@ -100,13 +99,9 @@ TENANTS_DENSE: Final = GeneratorRunSpec(
     experts=64,
     rank=1,
     phases=(
-        Phase("bind", 0, 1000, until=0.8, is_frozen=True),
-        Phase("links", 1, 2200, grows=True),
-        Phase("rows", 2, 400, until=0.75),
-        Phase("tables", 2, 300, text_share=0.5, short_share=1.0, binding_share=0.5, most_rows=4),
-        Phase("rules", 3, 600, text_share=0.8, short_share=0.5, binding_share=0.3),
-        Phase("prompts", 3, 600, text_share=0.9, short_share=0.2),
-        Phase("cooldown", 3, 500, text_share=0.95, short_share=0.2, decays=True),
+        Phase("rules", 3, 1400, text_share=1.0, short_share=1.0),
+        Phase("prompts", 3, 1300, text_share=1.0, short_share=0.3),
+        Phase("cooldown", 3, 400, text_share=1.0, short_share=0.2, decays=True),
     ),
     catalogue=TENANTS,
     binds=True,
