@@ -237,7 +237,7 @@ async def _relayed(parts: list[bytes]) -> list[bytes]:
 
     watch = Stopwatch("demo", "base", started=0.0)
     served = Provenance(mode="base")
-    return [event async for event in relay(chunks(), served, watch, request_id="id")]
+    return [event async for event in relay(chunks(), served, watch, request_id="")]
 
 
 def _grown(kind: type[BaseModel], data: bytes, **given: Any) -> bytes:
