@@ -10,7 +10,8 @@ whose each is (`docs/LOG.md`); the product is here, so training need not discove
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+from loragen.method.pair_reader import stack_states
 
 
 class Binder(nn.Module):
@@ -23,8 +24,7 @@ class Binder(nn.Module):
 
     def forward(self, states: tuple[torch.Tensor, ...], used_BP: torch.Tensor) -> torch.Tensor:
         """Return sums [B, G] over the used tokens of the states [B, P, D] of several layers."""
-        normed = [functional.rms_norm(state_BPD, state_BPD.shape[-1:]) for state_BPD in states]
-        states_BPS = torch.cat(normed, -1)
+        states_BPS = stack_states(states)
         one_BPG, other_BPG = (view(states_BPS) for view in self.views)
         sums_BG: torch.Tensor = (one_BPG * other_BPG * used_BP[..., None]).sum(1)
         return sums_BG

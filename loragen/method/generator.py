@@ -4,11 +4,12 @@
            --cloud model, one causal pass--> meta states [L, D]
            --router--> gates --int8--> recipe
 
-and, if the router has a binder, the states of the prompt's tokens --binder--> sums into the router.
+and, if the router has a binder, the states of the prompt's tokens --binder--> sums into the router;
+if the pool has pair experts, the edge model's states --pair reader--> their gates.
 
 A checkpoint is a folder: `config.json` (format, relative paths of cloud and edge model, context,
-prefix, suffix, router), `generator.safetensors` (meta embeddings, router, binder if any) and
-`pool.safetensors`.
+prefix, suffix, router), `generator.safetensors` (meta embeddings, router, binder and pair reader if
+any) and `pool.safetensors`.
 
 A recipe is content-addressed, so the same prompt must give the same bytes in whatever batch it
 came. Matrix products round differently in other shapes; hence every prompt is read alone.
@@ -24,13 +25,18 @@ from typing import Any, Final, Self
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from loragen.errors import ArtifactCorrupt, PromptTooLong
-from loragen.method.binder import Binder
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint, file_digest
-from loragen.method.router import Router, RouterSpec
+from loragen.method.reader import Reader
+from loragen.method.router import RouterSpec
 from loragen.recipe import Level, Recipe
 
 FORMAT: Final = "loragen-generator/1"
@@ -87,50 +93,6 @@ class Head:
     level: Level
 
 
-class Reader(nn.Module):
-    """Cloud model, meta embeddings and router: everything between token ids and gates."""
-
-    def __init__(self, cloud: PreTrainedModel, spec: RouterSpec) -> None:
-        super().__init__()
-        self.cloud = cloud
-        self.meta_LD = nn.Parameter(torch.randn(spec.layers, spec.cloud_hidden) * 0.5)
-        self.router = Router(spec)
-        self.binder: Binder | None = None
-        if spec.binds:
-            states = (cloud.config.num_hidden_layers + 1) * spec.cloud_hidden
-            gates = spec.layers * spec.gate_vectors * spec.experts
-            self.binder = Binder(states, gates)
-
-    def forward(self, ids_BP: torch.Tensor, used_BP: torch.Tensor) -> torch.Tensor:
-        """Return gates [B, L, M, N] of prompts padded on the right; `used_BP` marks real tokens.
-
-        The meta tokens stand directly behind each prompt's last token, wherever the padding ends.
-        """
-        B, P = ids_BP.shape
-        L = self.meta_LD.shape[0]
-        embedded = self.cloud.get_input_embeddings()(ids_BP)
-        lengths = used_BP.sum(1, keepdim=True)
-        output = self.cloud(
-            inputs_embeds=torch.cat([embedded, self.meta_LD.expand(B, -1, -1)], 1),
-            attention_mask=torch.cat([used_BP.long(), used_BP.new_ones(B, L).long()], 1),
-            position_ids=torch.cat(
-                [torch.arange(P).expand(B, P), lengths + torch.arange(L)], dim=1
-            ),
-            use_cache=False,
-            output_hidden_states=self.binder is not None,
-        )
-        bound_BG = None
-        if self.binder is not None:
-            bound_BG = self.binder(tuple(s[:, :P] for s in output.hidden_states), used_BP)
-        gates_BLMN: torch.Tensor = self.router(output.last_hidden_state[:, P:], bound_BG)
-        return gates_BLMN
-
-    def own_tensors(self) -> dict[str, torch.Tensor]:
-        """Return all that is not the cloud model's, as saved in `generator.safetensors`."""
-        state: dict[str, torch.Tensor] = self.state_dict()
-        return {name: t for name, t in state.items() if not name.startswith("cloud.")}
-
-
 class Generator:
     """Compiles prompts. Load once, keep; not thread-safe in training mode, pure in use.
 
@@ -173,7 +135,10 @@ class Generator:
         try:
             cloud = AutoModel.from_pretrained(cloud_folder, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(cloud_folder)
-            reader = Reader(cloud, spec.router)
+            edge = None
+            if spec.router.pair_experts:
+                edge = _load_decoder(edge_folder)
+            reader = Reader(cloud, spec.router, edge)
             tensors = load_file(folder / "generator.safetensors")
             _load_own(reader, tensors)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -256,6 +221,12 @@ def _load_own(reader: Reader, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _check_fit(router: RouterSpec, pool: PoolSpec) -> None:
-    shape = (router.layers, router.linears, router.experts)
+    shape = (router.layers, router.linears, router.pool_experts)
     if shape != (pool.layers, len(pool.linears), pool.experts):
         raise ArtifactCorrupt(f"the router gates {shape}, the pool is {pool}")
+
+
+def _load_decoder(folder: Path) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    decoder: PreTrainedModel = model.get_decoder()
+    return decoder

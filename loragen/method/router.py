@@ -26,6 +26,7 @@ class RouterSpec:
     """Shape of a router.
 
     `top_k` counts kept experts and is unused in L1; `binds` is 1 where a binder adds to the scores.
+    `pair_experts` stand behind the router's own `experts` in a pool, and a pair reader gates them.
     """
 
     level: Level
@@ -36,6 +37,12 @@ class RouterSpec:
     experts: int
     top_k: int = 2
     binds: int = 0
+    pair_experts: int = 0
+
+    @property
+    def pool_experts(self) -> int:
+        """Experts of the pool."""
+        return self.experts + self.pair_experts
 
     @property
     def gate_vectors(self) -> int:
@@ -61,6 +68,10 @@ class RouterSpec:
             raise ArtifactCorrupt(f"router keeps {spec.top_k} of {spec.experts} experts")
         if spec.binds not in (0, 1):
             raise ArtifactCorrupt(f"a router has one binder or none, not {spec.binds}")
+        if spec.pair_experts < 0 or (spec.pair_experts and spec.level is Level.PAPER):
+            raise ArtifactCorrupt(
+                f"level {spec.level} cannot have {spec.pair_experts} pair experts"
+            )
         return spec
 
 

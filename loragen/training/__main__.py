@@ -15,11 +15,18 @@ from loragen.method.refine import RefineSpec
 from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
 from loragen.suite.tenants import TENANTS
-from loragen.training.checkpoint import Layout, train_control, train_edge, train_generator
+from loragen.training.checkpoint import (
+    Layout,
+    train_control,
+    train_edge,
+    train_generator,
+    train_pairs,
+)
 from loragen.training.edge_evaluation import EdgeEvaluator
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
 from loragen.training.generator_run import DENSE, PAPER, TENANTS_DENSE
+from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import evaluate_refine
 from loragen.training.showcase import write_card, write_prompts
@@ -66,7 +73,7 @@ def checkpoint(
         Stage.EDGE: lambda: train_edge(layout, EdgeSpec(), seed),
         Stage.GENERATOR: lambda: train_generator(layout, DENSE, seed),
         Stage.GENERATOR_L0: lambda: train_generator(layout, PAPER, seed),
-        Stage.CONTROL: lambda: train_control(layout, seed),
+        Stage.CONTROL: lambda: train_control(layout, DEMO, seed),
         Stage.PROMPTS: lambda: write_prompts(layout),
     }
     for name, act in actions.items():
@@ -105,6 +112,29 @@ def generator_command(
     torch.set_num_threads(threads)
     is_over = train_generator(Layout(out), TENANTS_DENSE, seed, seconds=60 * minutes)
     logger.info("generator: %s", "done" if is_over else "time is up; run again to go on")
+
+
+@app.command(name="pairs")
+def pairs_command(
+    out: Annotated[Path, typer.Option(help="Checkpoint folder that holds `generator/`.")],
+    seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Teach a generator of the tenants catalogue whose value is whose; resumable."""
+    torch.set_num_threads(threads)
+    train_pairs(Layout(out), PairSpec(TENANTS), seed)
+
+
+@app.command(name="control")
+def control_command(
+    out: Annotated[Path, typer.Option(help="Checkpoint folder that holds `edge/`.")],
+    catalogue: Annotated[CatalogueName, typer.Option(help="Suite.")] = CatalogueName.TENANTS,
+    seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train the control of evaluations: one LoRA for all prompts."""
+    torch.set_num_threads(threads)
+    train_control(Layout(out), CATALOGUES[catalogue], seed)
 
 
 @app.command(name="evaluate-edge")
@@ -147,7 +177,7 @@ def evaluate_command(
     catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.DEMO,
     tasks: Annotated[int, typer.Option(help="Tasks per split, at least.", min=2)] = 500,
     gated: Annotated[
-        int, typer.Option(help="Tasks per split that are measured and refined too.", min=1)
+        int, typer.Option(help="Tasks per split that are measured and refined too.", min=0)
     ] = 500,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
@@ -164,14 +194,14 @@ def evaluate_command(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    for split, row in figures["gate"].items():
+    for split, row in figures.get("gate", {}).items():
         logger.info(
             "gate %s: served %.1f %%, refined %.1f %%, prompt %.1f %%; %s",
             *(split, 100 * row["served"], 100 * row["refined"], 100 * row["full_prompt"]),
             row["ways"],
         )
     for key in ("shipped", "L0"):
-        for split, row in figures[key].items():
+        for split, row in figures.get(key, {}).items():
             logger.info(
                 "%s %s: prompt %.1f %%, recipe %.1f %%, none %.1f %%",
                 *(key, split, 100 * row["full_prompt"], 100 * row["recipe"], 100 * row["none"]),

@@ -59,14 +59,14 @@ class Renderer:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of <s> and a system turn, for each prompt."""
-        return self.encode(
-            [
-                self.template.render(
-                    [{"role": "system", "content": text}], add_generation_prompt=False
-                )
-                for text in texts
-            ]
-        )
+        return self.encode(self.prompt_texts(texts))
+
+    def prompt_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return <s> and a system turn, for each prompt."""
+        return [
+            self.template.render([{"role": "system", "content": text}], add_generation_prompt=False)
+            for text in texts
+        ]
 
     def segment_ids(self, segments: Sequence[Sequence[tuple[str, str]]]) -> list[list[int]]:
         """Return the ids of question and answer turns, without <s>."""

@@ -21,13 +21,17 @@ from typing import Final
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from loragen.errors import ConfigError
 from loragen.method.generator import Generator, GeneratorSpec, save_generator
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
+from loragen.method.reader import Reader
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO
+from loragen.suite.splits import Catalogue
 from loragen.template import FILE_NAME, CompiledTemplate
-from loragen.training.fit import LINEARS, fit_multitask
+from loragen.training.fit import LINEARS, TrainablePool, fit_multitask
 from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
+from loragen.training.pair_course import PairCourse, PairSpec
 from loragen.training.pretrain import EdgeSpec, pretrain
 from loragen.training.tokenizer import (
     BOS,
@@ -78,6 +82,11 @@ class Layout:
         """Where a generator run stands that is not over: enough to go on without its state."""
         return self.root / f"{self.generator(level).name}_position.json"
 
+    @property
+    def pairs_state(self) -> Path:
+        """Checkpoint of a pair course that is not over."""
+        return self.root / "pairs.pt"
+
     def cloud(self, level: Level) -> Path:
         """Cloud model of a level."""
         return self.root / ("cloud" if level is Level.DENSE else "cloud_l0")
@@ -118,29 +127,55 @@ def train_generator(
     return is_over
 
 
+def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
+    """Teach the generator of level 1 to read pairs, and write its folder again.
+
+    It goes on at the stage in which an earlier process stopped.
+
+    Raises:
+        ConfigError: it reads pairs already.
+    """
+    edge, tokenizer = _load_edge(layout)
+    generator = Generator.load(layout.generator(Level.DENSE))
+    if generator.reader.pairs is not None:
+        raise ConfigError(f"{layout.generator(Level.DENSE)} has been through the pair course")
+    pool = Pool.load(layout.generator(Level.DENSE) / "pool.safetensors")
+    taught = (generator.reader, pool.tensors)
+    course = PairCourse(edge, tokenizer, taught, spec, seed=seed, state=layout.pairs_state)
+    course.train()
+    _save_generator(layout, course.reader, course.pool, rank=pool.spec.rank)
+    layout.pairs_state.unlink()
+
+
 def _write_generator(layout: Layout, run: GeneratorRun, spec: GeneratorRunSpec) -> None:
     cloud = copy.deepcopy(run.reader.cloud).half()
     cloud.config.max_position_embeddings = GENERATOR_CONTEXT
     cloud_folder = layout.cloud(spec.level)
     cloud.save_pretrained(cloud_folder)
     save_tokenizer(run.tokenizer, cloud_folder)
+    _save_generator(layout, run.reader, run.pool, rank=spec.rank)
+
+
+def _save_generator(layout: Layout, reader: Reader, pool: TrainablePool, rank: int) -> None:
+    router = reader.router.spec
     generator = GeneratorSpec(
-        cloud=f"../{cloud_folder.name}",
+        cloud=f"../{layout.cloud(router.level).name}",
         edge="../edge",
         context=GENERATOR_CONTEXT,
         prefix=f"{BOS}{SYSTEM}",
         suffix=END,
-        router=run.reader.router.spec,
+        router=router,
     )
-    pool_spec = _pool_spec(layout, spec.experts, spec.rank)
-    folder = layout.generator(spec.level)
-    save_generator(folder, run.reader, generator, pool_spec, run.pool.experts())
+    pool_spec = _pool_spec(layout, router.pool_experts, rank)
+    save_generator(layout.generator(router.level), reader, generator, pool_spec, pool.experts())
 
 
-def train_control(layout: Layout, seed: int) -> None:
+def train_control(layout: Layout, catalogue: Catalogue, seed: int) -> None:
     """Train the multi-task LoRA for `edge/`, and write it."""
     edge, tokenizer = _load_edge(layout)
-    pool = fit_multitask(edge, tokenizer, rank=MULTITASK_RANK, steps=MULTITASK_STEPS, seed=seed)
+    pool = fit_multitask(
+        edge, tokenizer, catalogue, rank=MULTITASK_RANK, steps=MULTITASK_STEPS, seed=seed
+    )
     Pool.save(layout.multitask, _pool_spec(layout, 1, MULTITASK_RANK), pool.experts())
 
 

@@ -149,18 +149,23 @@ class Evaluator:
 
 
 def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int) -> Figures:
-    """Return the figures of both generators on all splits, at least so many tasks on each.
+    """Return the figures of each generator on all splits, at least so many tasks on each.
 
-    Refining, and what the gate serves, are those of the shipped one on `gated` tasks.
+    A checkpoint may have no generator of level 0. Refining, and what the gate serves, are those of
+    the shipped one on `gated` tasks; 0 leaves both out.
     """
     layout = Layout(root)
     figures: Figures = {"catalogue": catalogue.name}
     for key, level in (("shipped", Level.DENSE), ("L0", Level.PAPER)):
+        if not layout.generator(level).exists():
+            continue
         evaluator = Evaluator(layout, level, catalogue)
         figures[key] = {
             str(split): evaluator.score(split, catalogue.prompts_per_family(split, tasks))
             for split in SPLITS
         }
+    if not gated:
+        return figures
     gate = GateEvaluator(layout, catalogue, RefineSpec())
     figures["gate"] = {
         str(split): gate.score(split, catalogue.prompts_per_family(split, gated))

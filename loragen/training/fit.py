@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.edge import EdgeModel
 from loragen.method.pool import Experts
-from loragen.suite.demo import DEMO
+from loragen.suite.splits import Catalogue
 from loragen.training.batches import Batch, Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule
 from loragen.training.passes import answer_loss, recipe_states
@@ -48,14 +48,27 @@ class TrainablePool(nn.Module):
 
     @torch.no_grad()
     def load(self, experts: Experts) -> None:
-        """Take over experts of a saved pool."""
-        for key, pair in self.experts().items():
-            for parameter, tensor in zip(pair, experts[key], strict=True):
-                parameter.copy_(tensor)
+        """Take over experts of a saved pool, as the first where this pool has more."""
+        for key, (a_DR, b_RF) in self.experts().items():
+            first_a, first_b = experts[key]
+            a_DR[:, : first_a.shape[1]] = first_a
+            b_RF[: first_b.shape[0]] = first_b
+
+    def freeze_first(self, columns: int) -> None:
+        """Keep the first columns as they are, whatever the loss says."""
+        for a_DR, b_RF in self.experts().values():
+            a_DR.register_hook(lambda grad: grad.index_fill(1, torch.arange(columns), 0.0))
+            b_RF.register_hook(lambda grad: grad.index_fill(0, torch.arange(columns), 0.0))
 
 
 def fit_multitask(
-    edge: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, rank: int, steps: int, seed: int
+    edge: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    catalogue: Catalogue,
+    *,
+    rank: int,
+    steps: int,
+    seed: int,
 ) -> TrainablePool:
     """Train the control: one LoRA for all prompts, which it never sees.
 
@@ -67,7 +80,7 @@ def fit_multitask(
     edge_model = EdgeModel(copy.deepcopy(edge), LINEARS, pool.experts())
     optimizer = Optimizer([], [(pool.parameters(), 5e-3)], 0.0)
     renderer = Renderer(tokenizer)
-    batches = training_batches(renderer, StreamSpec(DEMO, bare_share=0.0), f"multitask/{seed}")
+    batches = training_batches(renderer, StreamSpec(catalogue, bare_share=0.0), f"multitask/{seed}")
     schedule = Schedule(steps)
     progress = Progress(logger, "multi-task LoRA", steps)
     for step, batch in zip(range(steps), batches, strict=False):

@@ -22,8 +22,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.edge import EdgeModel
-from loragen.method.generator import Reader
 from loragen.method.pool import Experts
+from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec, balance_loss
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
-from loragen.method.generator import GeneratorSpec, Reader, save_generator
+from loragen.method.generator import GeneratorSpec, save_generator
+from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
 from tests.fakes.tiny import EXPERTS, LAYERS, LINEARS, WIDTH, TinyEdge

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from loragen.method.generator import Reader
+from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.edge import EdgeModel
-from loragen.method.generator import Reader
+from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
 from loragen.suite.demo import DEMO

@@ -1,0 +1,126 @@
+"""Pair ends: the tokens of prompts at which a pair is complete, and the readout that finds them."""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import torch
+from torch.nn import functional
+
+from loragen.method.pair_reader import PairReader
+from loragen.suite.pairs import pairs_of
+from loragen.suite.splits import Prompt
+from loragen.training.progress import Progress
+from loragen.training.word_vectors import WordVectors
+
+logger = logging.getLogger(__name__)
+
+_OTHERS: Final = 4
+"""Tokens that end no pair beside each that does, and in prompts without one."""
+
+_AT_ONCE: Final = 512
+_WHERE_WEIGHT: Final = 2.0
+"""Weight of where pairs end against what their words are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Tokens of prompts: states [N, S], whether a pair ends (1 or 0) [N], and its words' vectors.
+
+    keys, values [N, V]; 0 where no pair ends.
+    """
+
+    states: torch.Tensor
+    is_end: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+def ends_of(
+    prompt: Prompt,
+    text: str,
+    offsets: list[tuple[int, int]],
+    states_PS: torch.Tensor,
+    vectors: WordVectors,
+    rng: Random,
+) -> Ends | None:
+    """Return pair ends of one prompt with some other tokens, None where words cannot be told apart.
+
+    `text` is the rendered prompt, `offsets` where its tokens begin and end in it.
+    """
+    ends: dict[int, tuple[str, str]] = {}
+    for key, value in pairs_of(prompt):
+        at_key, at_value = (_token_of(word, text, offsets) for word in (key, value))
+        if at_value is None or ("table" in prompt.values and at_key is None):
+            return None
+        end = at_value if at_key is None else max(at_key, at_value)
+        if end in ends:
+            return None
+        ends[end] = (key, value)
+    rest = [token for token in range(len(offsets)) if token not in ends]
+    others = rng.sample(rest, min(len(rest), _OTHERS * (len(ends) + 1)))
+    none = states_PS.new_zeros(len(others), vectors.size)
+    pairs = [vectors.stack(list(words)) for words in ends.values()]
+    keys, values = ([pair[side] for pair in pairs] for side in (0, 1))
+    return Ends(
+        states=states_PS[[*ends, *others]],
+        is_end=torch.tensor([1.0] * len(ends) + [0.0] * len(others)),
+        keys=torch.cat([torch.stack(keys), none]) if keys else none,
+        values=torch.cat([torch.stack(values), none]) if values else none,
+    )
+
+
+def join(parts: list[Ends]) -> Ends:
+    """Return the tokens of several prompts as one."""
+    return Ends(
+        states=torch.cat([part.states for part in parts]),
+        is_end=torch.cat([part.is_end for part in parts]),
+        keys=torch.cat([part.keys for part in parts]),
+        values=torch.cat([part.values for part in parts]),
+    )
+
+
+def fit_readout(reader: PairReader, ends: Ends, epochs: int, rate: float, seed: int) -> None:
+    """Teach a pair reader's readout what ends are, and their words."""
+    optimizer = torch.optim.AdamW([*reader.readout_parameters()], lr=rate, weight_decay=1e-3)
+    steps = epochs * (len(ends.is_end) // _AT_ONCE)
+    progress = Progress(logger, "pairs ends", steps)
+    for step, chosen in zip(range(steps), _batches(len(ends.is_end), seed), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * max(0.03, 1 - step / steps)
+        loss = _readout_loss(reader, ends, chosen)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        progress.add(step, loss.item())
+
+
+def _batches(tokens: int, seed: int) -> Iterator[torch.Tensor]:
+    """Yield whole batches of token numbers for ever, every one once before any twice."""
+    order = torch.Generator().manual_seed(seed)
+    while True:
+        whole = torch.randperm(tokens, generator=order)[: tokens // _AT_ONCE * _AT_ONCE]
+        yield from whole.split(_AT_ONCE)
+
+
+def _readout_loss(reader: PairReader, ends: Ends, chosen: torch.Tensor) -> torch.Tensor:
+    logits, keys, values = reader.read(ends.states[chosen])
+    is_end = ends.is_end[chosen]
+    weights = (is_end / is_end.sum().clamp(min=1.0))[:, None]
+    wrong_keys = ((keys - ends.keys[chosen]).square() * weights).sum() / keys.shape[-1]
+    wrong_values = ((values - ends.values[chosen]).square() * weights).sum() / values.shape[-1]
+    where = functional.binary_cross_entropy_with_logits(logits, is_end)
+    return _WHERE_WEIGHT * where + wrong_keys + wrong_values
+
+
+def _token_of(word: str, text: str, offsets: list[tuple[int, int]]) -> int | None:
+    """Return the last token of a word, None unless the text has it exactly once."""
+    last = r"(?!\w)" if word[-1].isalnum() else ""
+    found = list(re.finditer(rf"(?<!\w){re.escape(word)}{last}", text))
+    if len(found) != 1:
+        return None
+    begin, end = found[0].span()
+    return max(token for token, (a, z) in enumerate(offsets) if a < end and z > begin)

@@ -1,0 +1,51 @@
+"""Pair prompts: training prompts by whether they hold a table, other pairs, or none."""
+
+from random import Random
+from typing import Final
+
+from loragen.suite.pairs import pairs_of
+from loragen.suite.splits import Catalogue, Prompt, Split
+from loragen.training.batches import Batch, Renderer, Row
+
+ROWS: Final = 32
+_PROMPTS: Final = 20_000
+"""Training prompts per family."""
+_SEGMENTS: Final = 6
+
+
+class PairPrompts:
+    """Draws prompts of a catalogue, every family as often as another, and asks them."""
+
+    def __init__(self, catalogue: Catalogue, renderer: Renderer) -> None:
+        self._catalogue = catalogue
+        self._renderer = renderer
+
+    def draw(self, rng: Random, *, tables: float, pairs: float) -> list[Prompt]:
+        """Draw prompts: a share with tables, up to `pairs` with any pairs, the rest without."""
+        return [self._draw_one(rng, tables=tables, pairs=pairs) for _ in range(ROWS)]
+
+    def ask(self, prompts: list[Prompt], rng: Random, *, short: bool) -> Batch:
+        """Return prompts, or their rules alone, with fresh questions."""
+        rows = [
+            Row(
+                prompt.rule if short else prompt.text,
+                tuple((prompt.ask(rng),) for _ in range(_SEGMENTS)),
+            )
+            for prompt in prompts
+        ]
+        return self._renderer.batch(rows, [[False] * _SEGMENTS] * len(rows))
+
+    def _draw_one(self, rng: Random, *, tables: float, pairs: float) -> Prompt:
+        kind = rng.random()
+        wanted = "table" if kind < tables else "pairs" if kind < pairs else "none"
+        while True:
+            family = rng.choice(self._catalogue.seen)
+            prompt = self._catalogue.draw(family, Split.TRAIN, rng.randrange(_PROMPTS))
+            if _kind(prompt) == wanted:
+                return prompt
+
+
+def _kind(prompt: Prompt) -> str:
+    if "table" in prompt.values:
+        return "table"
+    return "pairs" if pairs_of(prompt) else "none"

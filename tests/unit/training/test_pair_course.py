@@ -1,0 +1,119 @@
+"""A pair course leaves the text course as it was, and what it teaches survives a save."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loragen.errors import ConfigError
+from loragen.method.generator import Generator
+from loragen.method.pool import Pool
+from loragen.recipe import Level
+from loragen.suite.splits import Split
+from loragen.suite.tenants import TENANTS
+from loragen.template import FILE_NAME
+from loragen.training.checkpoint import Layout, save_tokenizer, train_generator, train_pairs
+from loragen.training.curriculum import Phase
+from loragen.training.generator_run import GeneratorRunSpec
+from loragen.training.pair_course import PairCourse, PairSpec
+from loragen.training.pretrain import EdgeSize, new_model
+from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
+
+TEXT = GeneratorRunSpec(
+    Level.DENSE,
+    experts=4,
+    rank=1,
+    phases=(Phase("rules", 0, 1, text_share=1.0, short_share=1.0),),
+    catalogue=TENANTS,
+)
+SPEC = PairSpec(
+    TENANTS,
+    experts=3,
+    word_steps=2,
+    suite_steps=1,
+    end_batches=1,
+    end_epochs=1,
+    prompt_steps=1,
+)
+PROMPTS = [TENANTS.draw(family, Split.TRAIN, 0).text for family in TENANTS.seen[:4]]
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Make an edge model and a generator that has been through its text course."""
+    layout = Layout(tmp_path_factory.mktemp("checkpoint"))
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TENANTS, 2048, seed=0)
+    edge = new_model(tokenizer, EdgeSize(hidden=32, layers=2, heads=1, intermediate=48))
+    edge.save_pretrained(layout.edge)
+    save_tokenizer(tokenizer, layout.edge)
+    (layout.edge / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")
+    train_generator(layout, TEXT, 3)
+    return layout
+
+
+def recipes(layout: Layout) -> torch.Tensor:
+    """Compile some prompts."""
+    compiled = Generator.load(layout.generator(Level.DENSE)).compile(PROMPTS)
+    return torch.tensor(np.stack([recipe.gates for recipe in compiled]))
+
+
+@torch.inference_mode()
+def text_gates(layout: Layout) -> torch.Tensor:
+    """Return what the router makes of some tokens."""
+    ids = torch.arange(4, 20).reshape(2, 8)
+    reader = Generator.load(layout.generator(Level.DENSE)).reader
+    return reader.text_gates(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def test_a_course_adds_experts_and_leaves_the_others(layout: Layout, tmp_path: Path) -> None:
+    own = copy_of(layout, tmp_path)
+    before = text_gates(own)
+    pool_file = own.generator(Level.DENSE) / "pool.safetensors"
+    pool = Pool.load(pool_file)
+    train_pairs(own, SPEC, 5)
+    wider = Pool.load(pool_file)
+    assert (pool.spec.experts, wider.spec.experts) == (4, 7)
+    for key, (a_DR, b_RF) in pool.tensors.items():
+        assert torch.equal(wider.tensors[key][0][:, :4], a_DR)
+        assert torch.equal(wider.tensors[key][1][:4], b_RF)
+    assert any(b_RF[4:].any() for _, b_RF in wider.tensors.values())
+    assert torch.equal(text_gates(own), before)
+    assert recipes(own).shape[-1] == 7
+    assert not own.pairs_state.exists()
+
+
+def test_a_course_goes_on_at_the_stage_where_it_stopped(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = copy_of(layout, tmp_path / "whole"), copy_of(layout, tmp_path / "stopped")
+    train_pairs(whole, SPEC, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(PairCourse, "_learn_prompts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_pairs(stopped, SPEC, 5)
+    assert stopped.pairs_state.exists()
+    with monkeypatch.context() as patched:
+        for stage in ("_learn_words", "_learn_suite", "_learn_ends"):
+            patched.setattr(PairCourse, stage, interrupt)
+        train_pairs(stopped, SPEC, 5)
+    assert torch.equal(recipes(whole), recipes(stopped))
+
+
+def test_a_course_is_taken_once(layout: Layout, tmp_path: Path) -> None:
+    own = copy_of(layout, tmp_path)
+    train_pairs(own, SPEC, 5)
+    with pytest.raises(ConfigError, match="has been through"):
+        train_pairs(own, SPEC, 5)
+
+
+def copy_of(layout: Layout, folder: Path) -> Layout:
+    """Return a checkpoint to change."""
+    return Layout(shutil.copytree(layout.root, folder / "copy"))
+
+
+def interrupt(_: PairCourse) -> None:
+    """Stop as by Ctrl-C."""
+    raise KeyboardInterrupt
