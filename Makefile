@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo eval-tenants bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,9 @@ demo-checkpoint: setup  ## train the shipped checkpoint from scratch (21 minutes
 
 eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json
+
+eval-tenants: setup  ## measure the recipes of the tenants suite into bench/results/tenants_eval.json
+	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/tenants --catalogue tenants --gated 0 --out bench/results/tenants_eval.json
 
 bench: setup  ## measure serving with recipes against prompts in minutes; says where it loses
 	@$(BIN)/python -m bench.summary --out bench/results/serving_summary.json

@@ -12,6 +12,7 @@ from bench.exactness_page import differential
 from bench.full_page import full
 from bench.readme import RESULTS, load
 from bench.serving_page import serving
+from bench.tenants_page import tenants
 
 MIN_ROUNDS: Final = 3
 """With fewer chats per cell an interval says nothing."""
@@ -50,6 +51,7 @@ def page() -> str:
     ]
     served = serving(load("serving_summary"), load("first_token"), load("goodput"))
     sections = {
+        "tenants_eval": tenants,
         "differential_summary": differential,
         "dynamic": dynamic,
         "gateway": gateway,

@@ -9,6 +9,7 @@ from config.edge_model import EdgeModelSettings
 from config.settings import Settings
 from loragen.errors import ArtifactCorrupt
 from loragen.families import compiled_template
+from loragen.generator_config import reads_edge
 from loragen.own_template import OwnTemplate
 
 WEIGHTS: Final = ("*.safetensors", "*.bin")
@@ -25,8 +26,18 @@ def _missing(model: EdgeModelSettings) -> Iterator[str]:
         yield from (f"{where}: {line}" for line in edge_problems(model))
     if model.generator is not None and not (model.generator / "config.json").is_file():
         yield f"{where}: generator: no config.json in {model.generator.absolute()}"
+    elif model.generator is not None:
+        yield from (f"{where}: {line}" for line in _missing_edge(model.generator))
     if model.pool is not None:
         yield from (f"{where}: {line}" for line in _pool_problems(model.pool, model.model))
+
+
+def _missing_edge(generator: Path) -> Iterator[str]:
+    config = _json(generator / "config.json")
+    if reads_edge(config):
+        edge = generator / config.get("edge", "")
+        if not (edge / "config.json").is_file():
+            yield f"generator: it reads with the edge model, and none is in {edge.resolve()}"
 
 
 def _pool_problems(pool: Path, folder: Path) -> Iterator[str]:

@@ -19,6 +19,7 @@ from config.generator import GeneratorSettings
 from config.settings import Settings
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.families import FAMILIES
+from loragen.generator_config import reads_edge
 
 GENERATOR_FILES: Final = ("config.json", "generator.safetensors", POOL_FILE)
 
@@ -88,7 +89,8 @@ def plan_service(settings: Settings) -> ServicePlan:
 def plan_refiners(settings: Settings) -> tuple[RefinerPlan, ...]:
     """Return a refiner for each edge model with a pool.
 
-    An edge model that is not on this machine can be compiled for, but not refined.
+    An edge model that is not on this machine can be compiled for, unless its generator has pair
+    experts, but not refined.
 
     Raises:
         ArtifactCorrupt: a pool without a generator is missing.
@@ -147,12 +149,15 @@ def _cloud_folder(folder: Path) -> Path:
         if not (folder / name).is_file():
             raise ArtifactCorrupt(f"no {name} in generator folder {folder}")
     try:
-        reference: str = json.loads((folder / "config.json").read_text(encoding="utf-8"))["cloud"]
-        cloud = (folder / reference).resolve()
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        cloud: Path = (folder / config["cloud"]).resolve()
+        edge = (folder / config["edge"]).resolve() if reads_edge(config) else None
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactCorrupt(f"{folder / 'config.json'} names no cloud model") from error
     if not (cloud / "config.json").is_file():
         raise ArtifactCorrupt(f"no cloud model in {cloud}, which {folder / 'config.json'} names")
+    if edge is not None and not (edge / "config.json").is_file():
+        raise ArtifactCorrupt(f"no edge model in {edge}, which the generator {folder} reads with")
     return cloud
 
 

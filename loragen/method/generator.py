@@ -137,6 +137,8 @@ class Generator:
             tokenizer = AutoTokenizer.from_pretrained(cloud_folder)
             edge = None
             if spec.router.pair_experts:
+                if not (edge_folder / "config.json").is_file():
+                    raise ArtifactCorrupt(f"{folder} reads pairs, and {edge_folder} is not there")
                 edge = _load_decoder(edge_folder)
             reader = Reader(cloud, spec.router, edge)
             tensors = load_file(folder / "generator.safetensors")
@@ -197,10 +199,10 @@ def save_generator(
 ) -> None:
     """Write a generator folder, all but the cloud model."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(spec.to_json(), encoding="utf-8")
     tensors = {name: t.detach().contiguous() for name, t in reader.own_tensors().items()}
     save_file(tensors, folder / "generator.safetensors")
     Pool.save(folder / "pool.safetensors", pool, experts)
+    (folder / "config.json").write_text(spec.to_json(), encoding="utf-8")
 
 
 def generator_id(folder: Path, cloud_folder: Path) -> str:

@@ -22,6 +22,10 @@ def pairs_of(prompt: Prompt) -> list[Pair]:
     match values.get("base", prompt.family.name):
         case "verdict":
             return [("good", values["first"]), ("bad", values["second"])]
+        case "kind":
+            return [("question", values["first"]), ("statement", values["second"])]
+        case "priority":
+            return [("urgent", values["first"]), ("normal", values["second"])]
         case "trigger":
             return [(values["item"], values["first"]), (OTHER, values["second"])]
         case "scope":

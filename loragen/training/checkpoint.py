@@ -31,7 +31,7 @@ from loragen.suite.splits import Catalogue
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.fit import LINEARS, TrainablePool, fit_multitask
 from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
-from loragen.training.pair_course import PairCourse, PairSpec
+from loragen.training.pair_course import PairCourse, PairSpec, Taught
 from loragen.training.pretrain import EdgeSpec, pretrain
 from loragen.training.tokenizer import (
     BOS,
@@ -110,7 +110,11 @@ def train_generator(
 
     It goes on from where an earlier process stopped. Without that one's state, which is not for
     publishing, it goes on from the folders and the position, with an optimiser that warms up again.
+
+    Raises:
+        ConfigError: it has been through the pair course, which ends a text course.
     """
+    _refuse_pairs(layout.generator(spec.level))
     edge, tokenizer = _load_edge(layout)
     state, position = layout.state(spec.level), layout.position(spec.level)
     run = GeneratorRun(edge, tokenizer, spec, seed, state)
@@ -133,18 +137,25 @@ def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
     It goes on at the stage in which an earlier process stopped.
 
     Raises:
-        ConfigError: it reads pairs already.
+        ConfigError: it reads pairs already, or its text course is not over.
     """
+    folder = layout.generator(Level.DENSE)
+    _refuse_pairs(folder)
+    if layout.state(Level.DENSE).exists():
+        raise ConfigError(f"the text course of {folder} is not over: run it to its end")
     edge, tokenizer = _load_edge(layout)
-    generator = Generator.load(layout.generator(Level.DENSE))
-    if generator.reader.pairs is not None:
-        raise ConfigError(f"{layout.generator(Level.DENSE)} has been through the pair course")
-    pool = Pool.load(layout.generator(Level.DENSE) / "pool.safetensors")
-    taught = (generator.reader, pool.tensors)
+    taught = Taught(Generator.load(folder).reader, Pool.load(folder / "pool.safetensors"))
     course = PairCourse(edge, tokenizer, taught, spec, seed=seed, state=layout.pairs_state)
     course.train()
-    _save_generator(layout, course.reader, course.pool, rank=pool.spec.rank)
+    _save_generator(layout, course.reader, course.pool, rank=1)
     layout.pairs_state.unlink()
+    layout.position(Level.DENSE).unlink(missing_ok=True)  # the text course cannot go on from here
+
+
+def _refuse_pairs(folder: Path) -> None:
+    """Raise ConfigError if a generator has been through the pair course."""
+    if folder.exists() and GeneratorSpec.load(folder).router.pair_experts:
+        raise ConfigError(f"{folder} has been through the pair course")
 
 
 def _write_generator(layout: Layout, run: GeneratorRun, spec: GeneratorRunSpec) -> None:

@@ -37,7 +37,7 @@ from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import GateEvaluator
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import QUESTIONS, question_batch
-from loragen.training.resampling import interval
+from loragen.training.resampling import interval, ratio_interval
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class Evaluator:
             system: torch.cat([figures[system] for figures in per_family.values()])
             for system in systems
         }
+        rows_B = [row_count(prompt.values) for case in cases for prompt in case.prompts]
         return {
             **{system: _mean(hits) for system, hits in pooled.items()},
             "ci95": {
@@ -101,9 +102,12 @@ class Evaluator:
                 name: {system: _mean(hits) for system, hits in figures.items()}
                 for name, figures in per_family.items()
             },
-            "tables_by_rows": _by_rows(
-                [row_count(prompt.values) for case in cases for prompt in case.prompts], pooled
-            ),
+            "tables": _part([rows > 0 for rows in rows_B], pooled),
+            "others": _part([rows == 0 for rows in rows_B], pooled),
+            "tables_by_rows": {
+                str(rows): _part([each == rows for each in rows_B], pooled)
+                for rows in sorted(set(rows_B) - {0})
+            },
         }
 
     def _case(self, family: Family, split: Split, prompts: int) -> Case:
@@ -186,14 +190,20 @@ def _with_other_values(prompts: Sequence[Prompt], index: int) -> int:
     raise ValueError("all prompts of the family have the same values")
 
 
-def _by_rows(rows_B: Sequence[int], pooled: dict[str, torch.Tensor]) -> dict[str, Figures]:
-    """Return what every system reaches on prompts with a table, per number of its rows."""
+def _part(is_in_B: Sequence[bool], pooled: dict[str, torch.Tensor]) -> Figures | None:
+    """Return what every system reaches on some of the prompts; None if there are none.
+
+    `recipe_of_full_prompt` is the share of the full prompt's accuracy that the recipe has.
+    """
+    if not any(is_in_B):
+        return None
+    hits = {system: hits_BQ[torch.tensor(is_in_B)] for system, hits_BQ in pooled.items()}
+    recipe_B, full_B = (hits[system].float().mean(1) for system in ("recipe", "full_prompt"))
     return {
-        str(rows): {
-            system: _mean(hits_BQ[[each == rows for each in rows_B]])
-            for system, hits_BQ in pooled.items()
-        }
-        for rows in sorted(set(rows_B) - {0})
+        **{system: _mean(hits_BQ) for system, hits_BQ in hits.items()},
+        "recipe_of_full_prompt": round((recipe_B.mean() / full_B.mean()).item(), 4),
+        "recipe_of_full_prompt_ci95": ratio_interval(recipe_B, full_B),
+        "prompts": sum(is_in_B),
     }
 
 

@@ -23,9 +23,10 @@ from typing import Final
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from loragen.errors import ConfigError
 from loragen.method.edge import EdgeModel
 from loragen.method.pair_reader import stack_states
-from loragen.method.pool import Experts
+from loragen.method.pool import Pool
 from loragen.method.reader import Reader
 from loragen.suite.pairs import Pair, pairs_of
 from loragen.suite.splits import Catalogue, Prompt
@@ -59,11 +60,19 @@ class PairSpec:
     code_lr: float = 2e-3
     readout_lr: float = 2e-3
     late_factor: float = 0.3
-    """On all rates in the last stage."""
+    """On the rates of pool and codes in the last stage."""
     late_readout_lr: float = 1e-4
     table_share: float = 0.55
     pair_share: float = 0.3
     """Share of other prompts with pairs; the rest has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a text course taught a generator: its reader and its pool."""
+
+    reader: Reader
+    pool: Pool
 
 
 class PairCourse:
@@ -73,29 +82,35 @@ class PairCourse:
         self,
         edge: LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        taught: tuple[Reader, Experts],
+        taught: Taught,
         spec: PairSpec,
         *,
         seed: int,
         state: Path,
     ) -> None:
-        """Take a generator's reader and pool after its text course; `state` is the file to keep."""
+        """Take what a text course taught; `state` is the file to keep.
+
+        Raises:
+            ConfigError: the state is of another generator or seed, or experts are not of rank 1.
+        """
         torch.manual_seed(seed)
         self._spec, self._seed, self._state = spec, seed, state
-        text_reader, text_experts = taught
-        router = text_reader.router.spec
+        if taught.pool.spec.rank != 1:
+            raise ConfigError(f"pair experts are of rank 1, the pool's of {taught.pool.spec.rank}")
+        self._of = {"pool": taught.pool.id, "seed": seed}
+        router = taught.reader.router.spec
         edge.requires_grad_(False)
         self.reader = Reader(
-            text_reader.cloud,
+            taught.reader.cloud,
             replace(router, pair_experts=spec.experts),
             copy.deepcopy(edge.model),
         )
-        self.reader.load_state_dict(text_reader.state_dict(), strict=False)
+        self.reader.load_state_dict(taught.reader.state_dict(), strict=False)
         self.reader.eval().requires_grad_(False)
         assert self.reader.pairs is not None
         self._pairs = self.reader.pairs.requires_grad_(True)
         self.pool = TrainablePool(edge, router.experts + spec.experts)
-        self.pool.load(text_experts)
+        self.pool.load(taught.pool.tensors)
         self.pool.freeze_first(router.experts)
         self._edge = EdgeModel(copy.deepcopy(edge), LINEARS, self.pool.experts())
         self._renderer = Renderer(tokenizer)
@@ -124,6 +139,7 @@ class PairCourse:
             "pairs": self._pairs.state_dict(),
             "pool": self.pool.state_dict(),
             "done": self._done,
+            "of": self._of,
         }
         partial = self._state.with_suffix(".partial")
         torch.save(state, partial)
@@ -131,6 +147,8 @@ class PairCourse:
 
     def _restore(self) -> None:
         state = torch.load(self._state, weights_only=True)
+        if state["of"] != self._of:
+            raise ConfigError(f"{self._state} is of another generator or seed: remove it")
         self._pairs.load_state_dict(state["pairs"])
         self.pool.load_state_dict(state["pool"])
         self._done = state["done"]
@@ -152,6 +170,8 @@ class PairCourse:
             optimizer.step(loss, min(1.0, (step + 1) / _WARMUP))
             words.note(matches.float().mean().item())
             progress.add(step, loss.item(), f", {words.size} words")
+        if words.size < words.count:
+            logger.warning("pairs words: %d of %d words were reached", words.size, words.count)
 
     def _learn_suite(self) -> None:
         """Learn on pairs of suite prompts that are given, beside what the text course learnt."""

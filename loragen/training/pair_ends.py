@@ -53,10 +53,10 @@ def ends_of(
     """
     ends: dict[int, tuple[str, str]] = {}
     for key, value in pairs_of(prompt):
-        at_key, at_value = (_token_of(word, text, offsets) for word in (key, value))
-        if at_value is None or ("table" in prompt.values and at_key is None):
+        at_keys, at_values = (_tokens_of(word, text, offsets) for word in (key, value))
+        if len(at_values) != 1 or len(at_keys) > 1 or ("table" in prompt.values and not at_keys):
             return None
-        end = at_value if at_key is None else max(at_key, at_value)
+        end = max([*at_keys, *at_values])
         if end in ends:
             return None
         ends[end] = (key, value)
@@ -86,9 +86,10 @@ def join(parts: list[Ends]) -> Ends:
 def fit_readout(reader: PairReader, ends: Ends, epochs: int, rate: float, seed: int) -> None:
     """Teach a pair reader's readout what ends are, and their words."""
     optimizer = torch.optim.AdamW([*reader.readout_parameters()], lr=rate, weight_decay=1e-3)
-    steps = epochs * (len(ends.is_end) // _AT_ONCE)
+    at_once = min(_AT_ONCE, len(ends.is_end))
+    steps = epochs * (len(ends.is_end) // at_once)
     progress = Progress(logger, "pairs ends", steps)
-    for step, chosen in zip(range(steps), _batches(len(ends.is_end), seed), strict=False):
+    for step, chosen in zip(range(steps), _batches(len(ends.is_end), at_once, seed), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate * max(0.03, 1 - step / steps)
         loss = _readout_loss(reader, ends, chosen)
@@ -98,12 +99,12 @@ def fit_readout(reader: PairReader, ends: Ends, epochs: int, rate: float, seed: 
         progress.add(step, loss.item())
 
 
-def _batches(tokens: int, seed: int) -> Iterator[torch.Tensor]:
+def _batches(tokens: int, at_once: int, seed: int) -> Iterator[torch.Tensor]:
     """Yield whole batches of token numbers for ever, every one once before any twice."""
     order = torch.Generator().manual_seed(seed)
     while True:
-        whole = torch.randperm(tokens, generator=order)[: tokens // _AT_ONCE * _AT_ONCE]
-        yield from whole.split(_AT_ONCE)
+        whole = torch.randperm(tokens, generator=order)[: tokens // at_once * at_once]
+        yield from whole.split(at_once)
 
 
 def _readout_loss(reader: PairReader, ends: Ends, chosen: torch.Tensor) -> torch.Tensor:
@@ -116,11 +117,11 @@ def _readout_loss(reader: PairReader, ends: Ends, chosen: torch.Tensor) -> torch
     return _WHERE_WEIGHT * where + wrong_keys + wrong_values
 
 
-def _token_of(word: str, text: str, offsets: list[tuple[int, int]]) -> int | None:
-    """Return the last token of a word, None unless the text has it exactly once."""
+def _tokens_of(word: str, text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Return the last token of a word, each time that the text has it."""
     last = r"(?!\w)" if word[-1].isalnum() else ""
-    found = list(re.finditer(rf"(?<!\w){re.escape(word)}{last}", text))
-    if len(found) != 1:
-        return None
-    begin, end = found[0].span()
-    return max(token for token, (a, z) in enumerate(offsets) if a < end and z > begin)
+    spans = [found.span() for found in re.finditer(rf"(?<!\w){re.escape(word)}{last}", text)]
+    return [
+        max(token for token, (start, stop) in enumerate(offsets) if start < end and stop > begin)
+        for begin, end in spans
+    ]

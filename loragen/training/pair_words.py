@@ -22,6 +22,7 @@ class DrawnWords:
 
     Attributes:
         size: how many words tables hold at present.
+        count: how many there are.
     """
 
     def __init__(self, catalogue: Catalogue, renderer: Renderer, seed: int) -> None:
@@ -33,6 +34,7 @@ class DrawnWords:
         self._renderer = renderer
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self.size = _FIRST
+        self.count = len(self._words)
 
     def draw(self, rng: Random) -> tuple[list[list[Pair]], Batch]:
         """Draw tables with questions that name a key; the prompts are empty."""

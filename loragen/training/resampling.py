@@ -18,3 +18,16 @@ def interval(values_N: torch.Tensor) -> tuple[float, float]:
     means_D = values_N.double()[chosen_DN].mean(1)
     low, high = means_D.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return round(low, 4), round(high, 4)
+
+
+def ratio_interval(values_N: torch.Tensor, of_N: torch.Tensor) -> tuple[float, float]:
+    """Return the interval of the ratio of two means over the same tasks, drawn together.
+
+    NaN where what it is a ratio of is 0 in too many draws.
+    """
+    chosen_DN = torch.randint(
+        len(values_N), (_DRAWS, len(values_N)), generator=torch.Generator().manual_seed(0)
+    )
+    ratios_D = values_N.double()[chosen_DN].mean(1) / of_N.double()[chosen_DN].mean(1)
+    low, high = ratios_D.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    return round(low, 4), round(high, 4)

@@ -19,6 +19,7 @@ def reordered(folder: Path, out: Path) -> Path:
     """Write the generator folder `out`, of the generator in `folder`, and return it."""
     out.mkdir(parents=True)
     config = json.loads((folder / "config.json").read_text())
+    assert not config["router"].get("pair_experts"), "their gates would have to be reversed too"
     shape = config["router"]["linears"], config["router"]["experts"]
     for name in ("cloud", "edge"):
         config[name] = str((folder / config[name]).resolve())

@@ -124,3 +124,16 @@ def test_a_relative_path_is_shown_from_the_root(
 
 def test_files_of_a_worker_elsewhere_are_not_looked_for() -> None:
     assert problems(Path("/none"), worker_urls=["http://10.0.0.1:8001"]) == ""
+
+
+def test_a_generator_that_reads_pairs_needs_its_edge_model(folder: Path, tmp_path: Path) -> None:
+    generator = tmp_path / "generator"
+    generator.mkdir()
+    config = {"edge": "../nowhere", "router": {"pair_experts": 2}}
+    (generator / "config.json").write_text(json.dumps(config))
+    edge = EdgeModelSettings(name="a", model=folder, generator=generator, worker_urls=("http://w",))
+    (problem,) = file_problems(Settings(edge_models=(edge,)))
+    assert "none is in" in problem
+    config["edge"] = str(folder)
+    (generator / "config.json").write_text(json.dumps(config))
+    assert not file_problems(Settings(edge_models=(edge,)))

@@ -88,6 +88,19 @@ def test_a_missing_cloud_model_is_named(tmp_path: Path) -> None:
         plan_clouds(settings(one=folder))
 
 
+def test_a_missing_edge_model_is_named_where_pairs_are_read(tmp_path: Path) -> None:
+    folder = generator(tmp_path / "a", "../cloud")
+    config = {"cloud": "../cloud", "edge": "../edge", "router": {"pair_experts": 0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    plan_clouds(settings(one=folder))
+    (folder / "config.json").write_text(json.dumps({**config, "router": {"pair_experts": 2}}))
+    with pytest.raises(ArtifactCorrupt, match="no edge model"):
+        plan_clouds(settings(one=folder))
+    (folder / "../edge").mkdir()
+    (folder / "../edge" / "config.json").write_text("{}")
+    plan_clouds(settings(one=folder))
+
+
 @pytest.mark.parametrize("text", ["no json", "{}", '{"cloud": 5}', "[]"])
 def test_an_unreadable_generator_is_named(tmp_path: Path, text: str) -> None:
     folder = generator(tmp_path / "a", "../cloud")

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from loragen.errors import ConfigError
+from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Level
@@ -102,11 +103,47 @@ def test_a_course_goes_on_at_the_stage_where_it_stopped(
     assert torch.equal(recipes(whole), recipes(stopped))
 
 
-def test_a_course_is_taken_once(layout: Layout, tmp_path: Path) -> None:
+def test_a_course_is_taken_once_and_ends_the_text_course(layout: Layout, tmp_path: Path) -> None:
     own = copy_of(layout, tmp_path)
     train_pairs(own, SPEC, 5)
     with pytest.raises(ConfigError, match="has been through"):
         train_pairs(own, SPEC, 5)
+    with pytest.raises(ConfigError, match="has been through"):
+        train_generator(own, TEXT, 3)
+
+
+def test_a_course_needs_a_text_course_that_is_over(layout: Layout, tmp_path: Path) -> None:
+    own = copy_of(layout, tmp_path)
+    own.state(Level.DENSE).touch()
+    with pytest.raises(ConfigError, match="not over"):
+        train_pairs(own, SPEC, 5)
+
+
+def test_the_state_of_another_seed_or_generator_is_refused(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = copy_of(layout, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(PairCourse, "_learn_suite", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_pairs(own, SPEC, 5)
+    with pytest.raises(ConfigError, match="another generator or seed"):
+        train_pairs(own, SPEC, 6)
+
+
+def test_a_pair_reader_needs_its_edge_model_and_does_not_store_it(
+    layout: Layout, tmp_path: Path
+) -> None:
+    own = copy_of(layout, tmp_path)
+    train_pairs(own, SPEC, 5)
+    folder = own.generator(Level.DENSE)
+    with safe_open(folder / "generator.safetensors", framework="pt") as stored:
+        names = set(stored.keys())
+    assert "pairs.key_code.weight" in names
+    assert not any(name.startswith(("edge.", "cloud.")) for name in names)
+    shutil.rmtree(own.edge)
+    with pytest.raises(ArtifactCorrupt, match="reads pairs"):
+        Generator.load(folder)
 
 
 def copy_of(layout: Layout, folder: Path) -> Layout:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from loragen.method.pair_reader import PairReader
 from loragen.suite.pairs import pairs_of
 from loragen.suite.splits import Prompt, Split
 from loragen.suite.tenants import TENANTS
 from loragen.training.batches import Renderer
-from loragen.training.pair_ends import Ends, ends_of
+from loragen.training.pair_ends import Ends, ends_of, fit_readout
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 from loragen.training.word_vectors import WordVectors
@@ -75,6 +76,14 @@ def test_a_key_that_is_no_word_of_the_prompt_ends_at_its_value(
     assert words == ["press", "Gus"]
 
 
+def test_a_key_that_is_there_twice_teaches_nothing(
+    tokenizer: PreTrainedTokenizerBase, vectors: WordVectors
+) -> None:
+    values = {"first": "amber", "second": "coral"}
+    rule = "Say amber if the review is good, coral if it is bad. Have a good day."
+    assert find(values, rule, "verdict", tokenizer, vectors) == ([], None)
+
+
 def test_words_that_cannot_be_told_apart_teach_nothing(
     tokenizer: PreTrainedTokenizerBase, vectors: WordVectors
 ) -> None:
@@ -100,3 +109,20 @@ def test_values_of_pairs_are_words_of_the_prompt(family: str) -> None:
         keys = [key for key, _ in pairs_of(prompt)]
         assert len(set(keys)) == len(keys)
         assert all(value in prompt.rule for _, value in pairs_of(prompt))
+
+
+def test_a_readout_learns_where_pairs_end() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(8, 6)
+    states = torch.cat([torch.cat([vectors, torch.ones(8, 1)], 1), -torch.ones(8, 7)])
+    is_end = torch.tensor([1.0] * 8 + [0.0] * 8)
+    none = torch.zeros(8, 6)
+    ends = Ends(states, is_end, torch.cat([vectors, none]), torch.cat([vectors, none]))
+    reader = PairReader(states=7, vectors=6, gates=4)
+    before = reader.key_code.weight.clone()
+    fit_readout(reader, ends, epochs=300, rate=1e-2, seed=0)
+    logits, keys, values = reader.read(states)
+    assert torch.equal(logits > 0, is_end == 1)
+    torch.testing.assert_close(keys[:8], vectors, atol=0.2, rtol=0.2)
+    torch.testing.assert_close(values[:8], vectors, atol=0.2, rtol=0.2)
+    assert torch.equal(reader.key_code.weight, before)
