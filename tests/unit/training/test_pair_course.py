@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from loragen.errors import ArtifactCorrupt, ConfigError
 from loragen.method.generator import Generator
@@ -28,6 +29,7 @@ TEXT = GeneratorRunSpec(
     rank=1,
     phases=(Phase("rules", 0, 1, text_share=1.0, short_share=1.0),),
     catalogue=TENANTS,
+    binds=True,
 )
 SPEC = PairSpec(
     TENANTS,
@@ -38,6 +40,7 @@ SPEC = PairSpec(
     end_epochs=1,
     prompt_steps=1,
 )
+STAGES = ("_learn_words", "_learn_suite", "_learn_ends", "_learn_prompts")
 PROMPTS = [TENANTS.draw(family, Split.TRAIN, 0).text for family in TENANTS.seen[:4]]
 
 
@@ -86,21 +89,25 @@ def test_a_course_adds_experts_and_leaves_the_others(layout: Layout, tmp_path: P
     assert not own.pairs_state.exists()
 
 
+@pytest.mark.parametrize("stage", [1, 3])
 def test_a_course_goes_on_at_the_stage_where_it_stopped(
-    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int
 ) -> None:
     whole, stopped = copy_of(layout, tmp_path / "whole"), copy_of(layout, tmp_path / "stopped")
     train_pairs(whole, SPEC, 5)
     with monkeypatch.context() as patched:
-        patched.setattr(PairCourse, "_learn_prompts", interrupt)
+        patched.setattr(PairCourse, STAGES[stage], interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_pairs(stopped, SPEC, 5)
     assert stopped.pairs_state.exists()
     with monkeypatch.context() as patched:
-        for stage in ("_learn_words", "_learn_suite", "_learn_ends"):
-            patched.setattr(PairCourse, stage, interrupt)
+        for done in STAGES[:stage]:
+            patched.setattr(PairCourse, done, interrupt)
         train_pairs(stopped, SPEC, 5)
-    assert torch.equal(recipes(whole), recipes(stopped))
+    for name in ("generator.safetensors", "pool.safetensors"):
+        one, other = (load_file(each.generator(Level.DENSE) / name) for each in (whole, stopped))
+        for key, tensor in one.items():
+            torch.testing.assert_close(other[key], tensor)
 
 
 def test_a_course_is_taken_once_and_ends_the_text_course(layout: Layout, tmp_path: Path) -> None:
