@@ -197,9 +197,13 @@ class Generator:
 def save_generator(
     folder: Path, reader: Reader, spec: GeneratorSpec, pool: PoolSpec, experts: Any
 ) -> None:
-    """Write a generator folder, all but the cloud model."""
+    """Write a generator folder, all but the cloud model; matrices in float16."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().contiguous() for name, t in reader.own_tensors().items()}
+    tensors = {
+        # Statistics of norms may be beyond what float16 holds.
+        name: (t.detach().half() if t.ndim == 2 else t.detach()).contiguous()
+        for name, t in reader.own_tensors().items()
+    }
     save_file(tensors, folder / "generator.safetensors")
     Pool.save(folder / "pool.safetensors", pool, experts)
     (folder / "config.json").write_text(spec.to_json(), encoding="utf-8")

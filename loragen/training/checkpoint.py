@@ -6,8 +6,8 @@
     multitask_lora.safetensors   control, stored as a pool of one expert
     prompts.json       prompts to show, checked by greedy generation
 
-Cloud models are stored in float16 and widened on load: recipes are always those of the rounded
-weights.
+Cloud models and generators are stored in float16 and widened on load: recipes are always those of
+the rounded weights.
 """
 
 import copy
