@@ -25,7 +25,7 @@ from loragen.training.checkpoint import (
 from loragen.training.edge_evaluation import EdgeEvaluator
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
-from loragen.training.generator_run import DENSE, PAPER, TENANTS_DENSE
+from loragen.training.generator_spec import DENSE, PAPER, TENANTS_DENSE, TENANTS_TOGETHER
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import evaluate_refine
@@ -123,6 +123,19 @@ def pairs_command(
     """Teach a generator of the tenants catalogue whose value is whose; resumable."""
     torch.set_num_threads(threads)
     train_pairs(Layout(out), PairSpec(TENANTS), seed)
+
+
+@app.command(name="together")
+def together_command(
+    out: Annotated[Path, typer.Option(help="Checkpoint folder after `pairs`.")],
+    minutes: Annotated[float, typer.Option(help="Stop after this time, with a checkpoint.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of data.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train all parts of a generator together that has been through the pair course; resumable."""
+    torch.set_num_threads(threads)
+    is_over = train_generator(Layout(out), TENANTS_TOGETHER, seed, seconds=60 * minutes)
+    logger.info("generator: %s", "done" if is_over else "time is up; run again to go on")
 
 
 @app.command(name="control")

@@ -30,7 +30,8 @@ from loragen.suite.demo import DEMO
 from loragen.suite.splits import Catalogue
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.fit import LINEARS, TrainablePool, fit_multitask
-from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
+from loragen.training.generator_run import GeneratorRun
+from loragen.training.generator_spec import GeneratorRunSpec
 from loragen.training.pair_course import PairCourse, PairSpec, Taught
 from loragen.training.pretrain import EdgeSpec, pretrain
 from loragen.training.tokenizer import (
@@ -110,18 +111,21 @@ def train_generator(
 
     It goes on from where an earlier process stopped. Without that one's state, which is not for
     publishing, it goes on from the folders and the position, with an optimiser that warms up again.
+    A run with pair experts begins with the weights that the pair course left.
 
     Raises:
-        ConfigError: it has been through the pair course, which ends a text course.
+        ConfigError: it has been through the pair course and this run is a text course, or has not
+            and this run comes after it.
     """
-    _refuse_pairs(layout.generator(spec.level))
+    _require_pairs(layout.generator(spec.level), spec.pair_experts)
     edge, tokenizer = _load_edge(layout)
     state, position = layout.state(spec.level), layout.position(spec.level)
     run = GeneratorRun(edge, tokenizer, spec, seed, state)
-    if position.exists() and not state.exists():
+    if (position.exists() or spec.pair_experts) and not state.exists():
         generator = Generator.load(layout.generator(spec.level))
         pool = Pool.load(layout.generator(spec.level) / "pool.safetensors")
-        run.go_on_from(generator.reader, pool.tensors, json.loads(position.read_text("utf-8")))
+        stands = json.loads(position.read_text("utf-8")) if position.exists() else None
+        run.go_on_from(generator.reader, pool.tensors, stands)
     is_over = run.train(seconds=seconds)
     _write_generator(layout, run, spec)
     position.write_text(json.dumps(run.position.to_state()) + "\n", "utf-8")
@@ -140,7 +144,7 @@ def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
         ConfigError: it reads pairs already, or its text course is not over.
     """
     folder = layout.generator(Level.DENSE)
-    _refuse_pairs(folder)
+    _require_pairs(folder, 0)
     if layout.state(Level.DENSE).exists():
         raise ConfigError(f"the text course of {folder} is not over: run it to its end")
     edge, tokenizer = _load_edge(layout)
@@ -152,10 +156,11 @@ def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
     layout.position(Level.DENSE).unlink(missing_ok=True)  # the text course cannot go on from here
 
 
-def _refuse_pairs(folder: Path) -> None:
-    """Raise ConfigError if a generator has been through the pair course."""
-    if folder.exists() and GeneratorSpec.load(folder).router.pair_experts:
-        raise ConfigError(f"{folder} has been through the pair course")
+def _require_pairs(folder: Path, wanted: int) -> None:
+    """Raise ConfigError unless a generator has so many pair experts; a new one has none."""
+    found = GeneratorSpec.load(folder).router.pair_experts if folder.exists() else 0
+    if found != wanted:
+        raise ConfigError(f"{folder} has {found} pair experts, this is for one with {wanted}")
 
 
 def _write_generator(layout: Layout, run: GeneratorRun, spec: GeneratorRunSpec) -> None:

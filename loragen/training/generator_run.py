@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -26,9 +26,6 @@ from loragen.method.pool import Experts
 from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec, balance_loss
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
-from loragen.suite.splits import Catalogue
-from loragen.suite.tenants import TENANTS
 from loragen.training.batches import (
     Batch,
     Renderer,
@@ -39,14 +36,14 @@ from loragen.training.batches import (
 from loragen.training.curriculum import Phase, Position
 from loragen.training.drill import STYLES, Drill, Style
 from loragen.training.fit import LINEARS, TrainablePool, to_columns
-from loragen.training.growth import CloudSize, grow
+from loragen.training.generator_spec import GeneratorRunSpec
+from loragen.training.growth import grow
 from loragen.training.optimizer import Optimizer, split_parameters
 from loragen.training.passes import answer_loss, exact_matches, fast_precision, recipe_states
 from loragen.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-BALANCE_ALPHA: Final = 0.01
 SAVE_EVERY_SECONDS: Final = 180.0
 _FIRST_WORDS: Final = 8
 """Words that tables begin with: a reader learns whose value is whose from few of them."""
@@ -61,52 +58,6 @@ LOOKUPS: Final = (
     replace(STYLES[4], pairs=(2, 6), chat_share=1.0),
 )
 """Drill of generators: every question is a chat's, as in serving."""
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorRunSpec:
-    """Recipe level, pool shape, cloud model and curriculum."""
-
-    level: Level
-    experts: int
-    rank: int
-    phases: tuple[Phase, ...]
-    catalogue: Catalogue = DEMO
-    cloud: CloudSize | None = None
-    """None: as large as the edge model."""
-    top_k: int = 2
-    binds: bool = False
-    """Whether the router has a binder."""
-    matrix_decay: float = 0.0
-    pool_lr: float = 5e-3
-    router_lr: float = 1.5e-3
-    balance: float = BALANCE_ALPHA
-    """Weight of the balance term in L0; without it the router may keep the same experts always."""
-
-
-def _text(steps: int) -> tuple[Phase, ...]:
-    flat = round(0.4 * steps)
-    return (
-        Phase("text", 0, flat, text_share=1.0),
-        Phase("cooldown", 0, steps - flat, text_share=1.0, decays=True),
-    )
-
-
-DENSE: Final = GeneratorRunSpec(Level.DENSE, experts=64, rank=1, phases=_text(800))
-PAPER: Final = GeneratorRunSpec(Level.PAPER, experts=8, rank=16, phases=_text(1000))
-TENANTS_DENSE: Final = GeneratorRunSpec(
-    Level.DENSE,
-    experts=64,
-    rank=1,
-    phases=(
-        Phase("rules", 3, 1400, text_share=1.0, short_share=1.0),
-        Phase("prompts", 3, 1300, text_share=1.0, short_share=0.3),
-        Phase("cooldown", 3, 400, text_share=1.0, short_share=0.2, decays=True),
-    ),
-    catalogue=TENANTS,
-    binds=True,
-    matrix_decay=0.1,
-)
 
 
 class GeneratorRun:
@@ -124,19 +75,13 @@ class GeneratorRun:
         torch.manual_seed(seed)
         self._spec, self._seed, self._state = spec, seed, state
         edge.requires_grad_(False)
-        self.pool = TrainablePool(edge, spec.experts * spec.rank)
+        self.pool = TrainablePool(edge, (spec.experts + spec.pair_experts) * spec.rank)
         self._edge = EdgeModel(copy.deepcopy(edge), LINEARS, self.pool.experts())
         cloud = copy.deepcopy(edge.model) if spec.cloud is None else grow(edge.model, spec.cloud)
-        self.reader = Reader(cloud.requires_grad_(True), _router_spec(edge, cloud.config, spec))
-        matrices, others = split_parameters(self.reader.cloud)
-        cloud_model = set(self.reader.cloud.parameters())
-        own = [p for p in self.reader.parameters() if p not in cloud_model]
-        self._optimizer = Optimizer(
-            matrices,
-            [(self.pool.parameters(), spec.pool_lr), ([*own, *others], spec.router_lr)],
-            0.0,
-            matrix_decay=spec.matrix_decay,
-        )
+        router = _router_spec(edge, cloud.config, spec)
+        decoder = copy.deepcopy(edge.model) if spec.pair_experts else None
+        self.reader = Reader(cloud.requires_grad_(True), router, decoder)
+        self._optimizer = self._new_optimizer()
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer)
         self._drill = Drill(tokenizer, spec.catalogue.words, styles=LOOKUPS, questions=8)
@@ -145,11 +90,14 @@ class GeneratorRun:
         if state.exists():
             self._restore()
 
-    def go_on_from(self, reader: Reader, experts: Experts, position: dict[str, Any]) -> None:
-        """Take over weights and position of a run whose optimiser is not kept."""
+    def go_on_from(
+        self, reader: Reader, experts: Experts, position: dict[str, Any] | None = None
+    ) -> None:
+        """Take over weights, of a run whose optimiser is not kept also its position."""
         self.reader.load_state_dict(reader.state_dict())
         self.pool.load(experts)
-        self.position.restore(position)
+        if position is not None:
+            self.position.restore(position)
         self._started_at = self.position.total
         logger.info("generator: goes on from the weights of step %d", self.position.total)
 
@@ -163,6 +111,8 @@ class GeneratorRun:
         deadline = time.monotonic() + seconds
         last = math.inf if steps is None else self.position.total + steps
         self.reader.train()
+        if self.reader.pairs is not None:
+            self.reader.pairs.eval()  # its norm is that of prompts with pairs
 
         def may_go_on() -> bool:
             return time.monotonic() < deadline and self.position.total < last
@@ -229,10 +179,28 @@ class GeneratorRun:
         learned = loss
         if self._spec.level is Level.PAPER:
             learned = loss + self._spec.balance * balance_loss(gates_BLMN.float())
-        self._optimizer.set_rates(phase.matrix_lr, self._spec.pool_lr, self._spec.router_lr)
+        spec = self._spec
+        self._optimizer.set_rates(phase.matrix_lr, spec.pool_lr, spec.router_lr, spec.pair_lr)
         warmup = min(1.0, (position.total - self._started_at + 1) / _WARMUP)
         self._optimizer.step(learned, warmup * phase.factor(position.step))
         return loss.item(), matches.float().mean().item()
+
+    def _new_optimizer(self) -> Optimizer:
+        matrices, others = split_parameters(self.reader.cloud)
+        pairs = [] if self.reader.pairs is None else [*self.reader.pairs.parameters()]
+        apart = {*self.reader.cloud.parameters(), *pairs}
+        own = [p for p in self.reader.parameters() if p.requires_grad and p not in apart]
+        spec = self._spec
+        return Optimizer(
+            matrices,
+            [
+                (self.pool.parameters(), spec.pool_lr),
+                ([*own, *others], spec.router_lr),
+                (pairs, spec.pair_lr),
+            ],
+            0.0,
+            matrix_decay=spec.matrix_decay,
+        )
 
     def _texts(self, phase: Phase) -> Iterator[Batch]:
         spec = StreamSpec(
@@ -266,4 +234,5 @@ def _router_spec(edge: LlamaForCausalLM, cloud: LlamaConfig, spec: GeneratorRunS
         experts=spec.experts,
         top_k=min(spec.top_k, spec.experts),
         binds=int(spec.binds),
+        pair_experts=spec.pair_experts,
     )

@@ -16,7 +16,8 @@ from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
 from loragen.training.curriculum import Phase
 from loragen.training.gate_evaluation import load_refiner
-from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
+from loragen.training.generator_run import GeneratorRun
+from loragen.training.generator_spec import GeneratorRunSpec
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 from server.gate_shares import GateShares

@@ -17,7 +17,8 @@ from loragen.template import FILE_NAME
 from loragen.training.batches import Renderer, StreamSpec, resumable_batches
 from loragen.training.checkpoint import Layout, save_tokenizer, train_generator
 from loragen.training.curriculum import Phase
-from loragen.training.generator_run import GeneratorRun, GeneratorRunSpec
+from loragen.training.generator_run import GeneratorRun
+from loragen.training.generator_spec import GeneratorRunSpec
 from loragen.training.growth import CloudSize
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer

@@ -1,6 +1,7 @@
 """A pair course leaves the text course as it was, and what it teaches survives a save."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from loragen.suite.tenants import TENANTS
 from loragen.template import FILE_NAME
 from loragen.training.checkpoint import Layout, save_tokenizer, train_generator, train_pairs
 from loragen.training.curriculum import Phase
-from loragen.training.generator_run import GeneratorRunSpec
+from loragen.training.generator_spec import GeneratorRunSpec
 from loragen.training.pair_course import PairCourse, PairSpec
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import COMPILED_TEMPLATE, train_tokenizer
@@ -39,6 +40,13 @@ SPEC = PairSpec(
     end_batches=1,
     end_epochs=1,
     prompt_steps=1,
+)
+TOGETHER = replace(
+    TEXT,
+    pair_experts=3,
+    phases=(Phase("together", 0, 2, text_share=1.0, short_share=1.0),),
+    pair_lr=1e-2,
+    router_lr=1e-2,
 )
 STAGES = ("_learn_words", "_learn_suite", "_learn_ends", "_learn_prompts")
 PROMPTS = [TENANTS.draw(family, Split.TRAIN, 0).text for family in TENANTS.seen[:4]]
@@ -113,10 +121,30 @@ def test_a_course_goes_on_at_the_stage_where_it_stopped(
 def test_a_course_is_taken_once_and_ends_the_text_course(layout: Layout, tmp_path: Path) -> None:
     own = copy_of(layout, tmp_path)
     train_pairs(own, SPEC, 5)
-    with pytest.raises(ConfigError, match="has been through"):
+    with pytest.raises(ConfigError, match="has 3 pair experts"):
         train_pairs(own, SPEC, 5)
-    with pytest.raises(ConfigError, match="has been through"):
+    with pytest.raises(ConfigError, match="has 3 pair experts"):
         train_generator(own, TEXT, 3)
+
+
+def test_all_parts_learn_together_after_a_course(layout: Layout, tmp_path: Path) -> None:
+    own = copy_of(layout, tmp_path)
+    with pytest.raises(ConfigError, match="has 0 pair experts"):
+        train_generator(own, TOGETHER, 3)
+    train_pairs(own, SPEC, 5)
+    before = tensors(own)
+    assert not train_generator(own, TOGETHER, 3, seconds=0)
+    assert tensors(own).keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(own).items())
+    own.state(Level.DENSE).unlink()  # as in a clone
+    assert train_generator(own, TOGETHER, 3)
+    after = tensors(own)
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert {"router.f1.weight", "meta_LD", "pairs.key_code.weight", "pairs.outer.weight"} <= changed
+    assert "pairs.norm.running_mean" not in changed
+    pool_a = next(name for name in changed if name.endswith("A"))
+    assert not torch.equal(after[pool_a][:, :4], before[pool_a][:, :4])
+    assert not torch.equal(after[pool_a][:, 4:], before[pool_a][:, 4:])
 
 
 def test_a_course_needs_a_text_course_that_is_over(layout: Layout, tmp_path: Path) -> None:
@@ -151,6 +179,15 @@ def test_a_pair_reader_needs_its_edge_model_and_does_not_store_it(
     shutil.rmtree(own.edge)
     with pytest.raises(ArtifactCorrupt, match="reads pairs"):
         Generator.load(folder)
+
+
+def tensors(layout: Layout) -> dict[str, torch.Tensor]:
+    """Return what a generator's folder holds."""
+    folder = layout.generator(Level.DENSE)
+    return {
+        **load_file(folder / "generator.safetensors"),
+        **load_file(folder / "pool.safetensors"),
+    }
 
 
 def copy_of(layout: Layout, folder: Path) -> Layout:
