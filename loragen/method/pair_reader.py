@@ -7,7 +7,7 @@ An edge model that looks values up in its prompt holds, where a pair ends, both 
 readout says whether one ends at a token (p), and which word vectors its key and value have (k, v);
 K and V code them, and a table is the sum of its pairs' products, as in holographic
 representations (Plate 1995). The edge model is frozen: what it holds it cannot unlearn. A prompt
-without pairs leaves these gates at zero.
+in which none is found leaves these gates near zero.
 """
 
 from collections.abc import Iterator

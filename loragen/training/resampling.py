@@ -12,12 +12,7 @@ def interval(values_N: torch.Tensor) -> tuple[float, float]:
 
     Questions of one prompt are not independent: take the mean of each task first.
     """
-    chosen_DN = torch.randint(
-        len(values_N), (_DRAWS, len(values_N)), generator=torch.Generator().manual_seed(0)
-    )
-    means_D = values_N.double()[chosen_DN].mean(1)
-    low, high = means_D.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return round(low, 4), round(high, 4)
+    return _percentiles(values_N.double()[_draws(len(values_N))].mean(1))
 
 
 def ratio_interval(values_N: torch.Tensor, of_N: torch.Tensor) -> tuple[float, float]:
@@ -25,9 +20,15 @@ def ratio_interval(values_N: torch.Tensor, of_N: torch.Tensor) -> tuple[float, f
 
     NaN where what it is a ratio of is 0 in too many draws.
     """
-    chosen_DN = torch.randint(
-        len(values_N), (_DRAWS, len(values_N)), generator=torch.Generator().manual_seed(0)
-    )
-    ratios_D = values_N.double()[chosen_DN].mean(1) / of_N.double()[chosen_DN].mean(1)
-    low, high = ratios_D.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    chosen_DN = _draws(len(values_N))
+    return _percentiles(values_N.double()[chosen_DN].mean(1) / of_N.double()[chosen_DN].mean(1))
+
+
+def _draws(tasks: int) -> torch.Tensor:
+    """Return the tasks of each draw [D, N], the same every time."""
+    return torch.randint(tasks, (_DRAWS, tasks), generator=torch.Generator().manual_seed(0))
+
+
+def _percentiles(values_D: torch.Tensor) -> tuple[float, float]:
+    low, high = values_D.quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return round(low, 4), round(high, 4)
