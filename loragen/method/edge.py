@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 
 from loragen.errors import ArtifactCorrupt
 from loragen.method import gatespace
@@ -47,6 +47,34 @@ class EdgeModel:
         self._gates_BLMR = gates_BLMR
         try:
             output = self.model.get_decoder()(input_ids=ids_BT, use_cache=False)
+        finally:
+            self._gates_BLMR = None
+        states_BTD: torch.Tensor = output.last_hidden_state
+        return states_BTD
+
+    def go_on(
+        self,
+        ids_BT: torch.Tensor,
+        cache: Cache,
+        gates_BLMR: torch.Tensor | None = None,
+        *,
+        mask_BT: torch.Tensor | None = None,
+        places_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return last hidden states [B, T, D] of tokens behind those of a cache; it takes them in.
+
+        `mask_BT` is of all tokens, those of the cache too, and tells padding; `places_BT` says
+        where each new token stands. Both may be left out where nothing is padded.
+        """
+        self._gates_BLMR = gates_BLMR
+        try:
+            output = self.model.get_decoder()(
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                position_ids=places_BT,
+                past_key_values=cache,
+                use_cache=True,
+            )
         finally:
             self._gates_BLMR = None
         states_BTD: torch.Tensor = output.last_hidden_state

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from loragen.method.edge import EdgeModel
+from loragen.method.greedy import greedy, read_prefix, shared_length
 
 _IGNORED: Final = -100
 BATCH_TOKENS: Final = 8_192
@@ -56,7 +57,7 @@ def answers(
     for rows in batches([len(question) + max_tokens for question in questions]):
         gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
         asked = [questions[row] for row in rows]
-        said += edge.generate(asked, gates, max_tokens=max_tokens)
+        said += greedy(edge, asked, gates, max_tokens=max_tokens)
     return [[*answer, end_id] if len(answer) < max_tokens else answer for answer in said]
 
 
@@ -79,16 +80,23 @@ def answer_losses(
 ) -> torch.Tensor:
     """Return, per chat of a question and an answer, the answer's negative log-likelihood [B].
 
-    It is the mean over the answer's tokens, in nats.
+    It is the mean over the answer's tokens, in nats. Where neither gates nor gradients are asked
+    for, what all questions begin with alike is read once.
     """
-    longest = max(len(question) + len(answer) for question, answer in chats)
+    reads_once = gates_BLMR is None and not torch.is_grad_enabled()
+    shared = shared_length([question for question, _ in chats]) if reads_once else 0
+    longest = max(len(question) + len(answer) for question, answer in chats) - shared
     ids_BT = torch.zeros(len(chats), longest, dtype=torch.long)
     targets_BT = torch.full((len(chats), longest), _IGNORED)
     for row, (question, answer) in enumerate(chats):
-        end = len(question) + len(answer)
-        ids_BT[row, :end] = torch.tensor([*question, *answer])
-        targets_BT[row, len(question) - 1 : end - 1] = torch.tensor(answer)
-    states_BTD = edge.states(ids_BT, gates_BLMR)
+        own = [*question[shared:], *answer]
+        ids_BT[row, : len(own)] = torch.tensor(own)
+        targets_BT[row, len(own) - len(answer) - 1 : len(own) - 1] = torch.tensor(answer)
+    if shared:
+        cache = read_prefix(edge, chats[0][0][:shared], len(chats))
+        states_BTD = edge.go_on(ids_BT, cache)
+    else:
+        states_BTD = edge.states(ids_BT, gates_BLMR)
     chosen_BT = targets_BT != _IGNORED
     logits = edge.model.get_output_embeddings()(states_BTD[chosen_BT])
     losses = functional.cross_entropy(logits, targets_BT[chosen_BT], reduction="none")

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loragen.errors import InvalidRequest
 from loragen.method.edge import EdgeModel
+from loragen.method.greedy import read_prefix
 from loragen.own_template import OwnTemplate
 
 _ROUNDS: Final = 6
@@ -57,12 +58,12 @@ def expected_messages(
         torch.manual_seed(seed)
         for _ in range(_ROUNDS):
             rows: torch.Tensor = edge.model.generate(  # type: ignore[operator]
-                torch.tensor([before]),
+                torch.tensor([before] * (2 * count)),
+                past_key_values=read_prefix(edge, before[:-1], 2 * count),
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,
                 top_p=0.95,
-                num_return_sequences=2 * count,
                 max_new_tokens=max_tokens,
                 eos_token_id=stop_id,
                 pad_token_id=stop_id,

@@ -1,6 +1,7 @@
 """Self-generated probes are what the edge model says in the user's place."""
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -41,10 +42,10 @@ def _ids(text: str) -> list[int]:
     return ids
 
 
-def scripted(*rounds: list[str], count: int) -> tuple[list[str], Scripted]:
+def scripted(edge: EdgeModel, *rounds: list[str], count: int) -> tuple[list[str], Scripted]:
     model = Scripted(*rounds)
-    edge: Any = type("Edge", (), {"model": model})
-    return expected_messages(edge, byte_tokenizer(), TURN, count=count), model
+    with patch.object(edge.model, "generate", model.generate):
+        return expected_messages(edge, byte_tokenizer(), TURN, count=count), model
 
 
 def test_the_turn_is_what_the_template_prints_around_a_message() -> None:
@@ -57,8 +58,9 @@ def test_a_template_without_a_turn_is_refused(template: str) -> None:
         user_turn(OwnTemplate(template), SYSTEM, ())
 
 
-def test_messages_end_where_a_users_turn_ends_and_come_once() -> None:
+def test_messages_end_where_a_users_turn_ends_and_come_once(edge: EdgeModel) -> None:
     messages, model = scripted(
+        edge,
         ["Hi!<|end|>", " Hi! <|end|><|assistant|>x", "never ends", "<|end|>", "Who?<|end|>"],
         count=2,
     )
@@ -66,9 +68,9 @@ def test_messages_end_where_a_users_turn_ends_and_come_once() -> None:
     assert model.read == _ids(TURN[0])
 
 
-def test_rounds_go_on_until_there_are_enough_and_not_for_ever() -> None:
-    assert scripted(["a<|end|>"], ["b<|end|>"], ["c<|end|>"], count=2)[0] == ["a", "b"]
-    assert scripted(*[["a<|end|>"]] * 6, count=2)[0] == ["a"]
+def test_rounds_go_on_until_there_are_enough_and_not_for_ever(edge: EdgeModel) -> None:
+    assert scripted(edge, ["a<|end|>"], ["b<|end|>"], ["c<|end|>"], count=2)[0] == ["a", "b"]
+    assert scripted(edge, *[["a<|end|>"]] * 6, count=2)[0] == ["a"]
 
 
 def test_a_real_model_draws_the_same_messages_again_and_leaves_the_random_state(
