@@ -7,7 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from loragen.recipe import Recipe
+from loragen.seal import Seal
+from loragen.secret_versions import parse_versions
 from tests.e2e.stack import MODEL, Stack, wait_until
+from tests.e2e.test_keys import loragen
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,8 +38,20 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             running.interrupt()
 
 
-def use(stack: Stack) -> None:
+def recipes(stack: Stack) -> list[str]:
+    """Return a part of each stored recipe's gates, in the text that workers are sent."""
+    seal = Seal(parse_versions(ENCRYPTION_KEY, name="encryption_key"))
+    client: Any = stack.redis()
+    texts: list[str] = []
+    for name in (bytes(each).decode() for each in client.scan_iter("*:recipe:*")):
+        tenant = name.split(":recipe:")[1].split(":")[0]
+        texts.append(Recipe.decode(seal.open(tenant, name, client.get(name))).text)
+    return [text[len(text) // 2 :][:40] for text in texts]
+
+
+def use(stack: Stack, key: str) -> None:
     """Let every process handle what is secret."""
+    stack.http.headers["authorization"] = f"Bearer {key}"
     tools = [{"type": "function", "function": {"name": "clock", "description": TOOL}}]
     probes = [{"input": f"{PROBE} {number}"} for number in range(8)]
     task = stack.create(f"You are {PROMPT}.", probes=probes)
@@ -68,7 +84,10 @@ def use(stack: Stack) -> None:
 
 
 def test_no_log_and_no_redis_value_holds_what_is_secret(talkative: Stack) -> None:
-    use(talkative)
+    key = loragen(talkative, "keys", "create", "--tenant", "acme")
+    use(talkative, key)
+    gates = recipes(talkative)
+    assert gates
     folder = talkative.state / "logs"
     logs = {
         path.name: path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()
@@ -77,7 +96,7 @@ def test_no_log_and_no_redis_value_holds_what_is_secret(talkative: Stack) -> Non
     assert '"DEBUG"' in logs["server.log"]
     assert "PROMPTS ARE STORED AS THEY ARE" not in logs["server.log"]
     secrets = [
-        *(PROMPT, TOOL, PROBE, MESSAGE),
+        *(PROMPT, TOOL, PROBE, MESSAGE, key, *gates),
         *(path.read_text().strip() for path in (talkative.state / "secrets").iterdir()),
     ]
     said = {**logs, "launcher": talkative.printed(), "metrics": talkative.http.get("/metrics").text}
@@ -92,7 +111,9 @@ def test_no_log_and_no_redis_value_holds_what_is_secret(talkative: Stack) -> Non
     files = [path for path in (talkative.state / "redis").rglob("*") if path.is_file()]
     assert files
     for path in files:
-        assert not any(secret.encode() in path.read_bytes() for secret in (PROMPT, TOOL, PROBE))
+        assert not any(
+            secret.encode() in path.read_bytes() for secret in (PROMPT, TOOL, PROBE, key)
+        )
     values = [
         part
         for key in client.scan_iter("*:task:*")
