@@ -11,12 +11,15 @@ from typing import Any, Final, Self
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from loragen.errors import ArtifactCorrupt
 from loragen.method import gatespace
 from loragen.method.pool import Experts, Pool, edge_fingerprint
 
+CACHE_BYTES: Final = 1 << 30
+"""Keys and values that may be held at once, so that memory does not follow the rows."""
 _LINEAR: Final = re.compile(r"layers\.(\d+)\..*\b(\w+)_proj$")
 """Where Llama-like models keep linear `gate` of layer 2: model.layers.2.mlp.gate_proj."""
 
@@ -42,6 +45,29 @@ class EdgeModel:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return cls(model.eval(), pool.spec.linears, pool.tensors)
 
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer; fitted answers end in the first."""
+        ids: int | list[int] = self.model.config.eos_token_id
+        return ids if isinstance(ids, list) else [ids]
+
+    @property
+    def cache_tokens(self) -> int:
+        """How many tokens' keys and values fit in `CACHE_BYTES`."""
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        per_token: int = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        return max(1, CACHE_BYTES // per_token)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every layer keeps keys and values of all tokens, so that rows may share some."""
+        layers = DynamicCache(config=self.model.config).layers
+        return all(type(layer) is DynamicLayer for layer in layers)
+
     def states(self, ids_BT: torch.Tensor, gates_BLMR: torch.Tensor | None = None) -> torch.Tensor:
         """Return last hidden states [B, T, D] of rows padded on the right."""
         self._gates_BLMR = gates_BLMR
@@ -64,7 +90,7 @@ class EdgeModel:
         """Return last hidden states [B, T, D] of tokens behind those of a cache; it takes them in.
 
         `mask_BT` is of all tokens, those of the cache too, and tells padding; `places_BT` says
-        where each new token stands. Both may be left out where nothing is padded.
+        where each new token stands. Both may be left out where nothing is padded on the left.
         """
         self._gates_BLMR = gates_BLMR
         try:
@@ -99,7 +125,7 @@ class EdgeModel:
 
         Every step reads the whole row again: slow, and free of any cache that could be wrong.
         """
-        end_id = self.model.config.eos_token_id
+        end_ids = self.end_ids
         rows = [list(prompt) for prompt in prompts]
         open_rows = list(range(len(rows)))
         for _ in range(max_tokens):
@@ -110,11 +136,11 @@ class EdgeModel:
             chosen = self.model.get_output_embeddings()(states_BD).argmax(-1).tolist()
             for row, token in zip(open_rows, chosen, strict=True):
                 rows[row].append(token)
-            open_rows = [row for row in open_rows if rows[row][-1] != end_id]
+            open_rows = [row for row in open_rows if rows[row][-1] not in end_ids]
             if not open_rows:
                 break
         answers = [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
-        return [answer[:-1] if answer[-1:] == [end_id] else answer for answer in answers]
+        return [answer[:-1] if set(answer[-1:]) & set(end_ids) else answer for answer in answers]
 
     def _hook(self, linears: tuple[str, ...]) -> None:
         modules = linears_of(self.model, linears)

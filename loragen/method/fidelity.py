@@ -70,7 +70,7 @@ def _losses(
 ) -> torch.Tensor:
     """Return each answer's negative log-likelihood per token [B], all under the same gates."""
     losses: list[torch.Tensor] = []
-    for rows in batches([len(question) + len(answer) for question, answer in chats]):
+    for rows in batches(edge, [len(question) + len(answer) for question, answer in chats]):
         gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
         losses.append(answer_losses(edge, [chats[row] for row in rows], gates))
     return torch.cat(losses)

@@ -12,7 +12,7 @@ from loragen.method.greedy import greedy, read_prefix, shared_length
 
 _IGNORED: Final = -100
 BATCH_TOKENS: Final = 8_192
-"""Padded tokens that the edge model reads at once, so that memory does not follow the probes."""
+"""Padded tokens that the edge model reads at once, at most: memory does not follow the probes."""
 
 Chat = tuple[Sequence[int], Sequence[int]]
 """A question, up to where the answer starts, and the answer."""
@@ -52,21 +52,22 @@ def answers(
     max_tokens: int,
 ) -> list[list[int]]:
     """Return greedy answers, all under the same gates; with the end token where they got to it."""
-    end_id = int(edge.model.config.eos_token_id)
+    end_id = edge.end_ids[0]
     said: list[list[int]] = []
-    for rows in batches([len(question) + max_tokens for question in questions]):
+    for rows in batches(edge, [len(question) + max_tokens for question in questions]):
         gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
         asked = [questions[row] for row in rows]
         said += greedy(edge, asked, gates, max_tokens=max_tokens)
     return [[*answer, end_id] if len(answer) < max_tokens else answer for answer in said]
 
 
-def batches(lengths: Sequence[int]) -> Iterator[range]:
+def batches(edge: EdgeModel, lengths: Sequence[int]) -> Iterator[range]:
     """Yield rows of these lengths in order, as many at once as may be padded to one length."""
+    most = min(BATCH_TOKENS, edge.cache_tokens)
     start, longest = 0, 0
     for row, length in enumerate(lengths):
         longest = max(longest, length)
-        if row > start and longest * (row + 1 - start) > BATCH_TOKENS:
+        if row > start and longest * (row + 1 - start) > most:
             yield range(start, row)
             start, longest = row, length
     if lengths:
@@ -83,7 +84,7 @@ def answer_losses(
     It is the mean over the answer's tokens, in nats. Where neither gates nor gradients are asked
     for, what all questions begin with alike is read once.
     """
-    reads_once = gates_BLMR is None and not torch.is_grad_enabled()
+    reads_once = gates_BLMR is None and not torch.is_grad_enabled() and edge.keeps_all
     shared = shared_length([question for question, _ in chats]) if reads_once else 0
     longest = max(len(question) + len(answer) for question, answer in chats) - shared
     ids_BT = torch.zeros(len(chats), longest, dtype=torch.long)

@@ -63,7 +63,7 @@ def refine(
         ]
         optimizer.param_groups[0]["lr"] = spec.lr * (1 - step / spec.steps)
         optimizer.zero_grad()
-        for rows in batches([len(question) + len(answer) for question, answer in chats]):
+        for rows in batches(edge, [len(question) + len(answer) for question, answer in chats]):
             gates = gates_BLMN[[owners[row] for row in rows]].repeat_interleave(rank, -1)
             losses = answer_losses(edge, [chats[row] for row in rows], gates)
             (losses.sum() / spec.probes_per_step).backward()

@@ -231,7 +231,7 @@ class Refiner:
         prompted = self._own.try_render([*system, *chat], tools=[tool.body() for tool in tools])
         if prompted is None:
             raise InvalidRequest("the edge model's chat template refuses the prompt")
-        end_id = int(self._edge.model.config.eos_token_id)
+        end_id = self._edge.end_ids[0]
         probe = Probe(
             prompted=self._encode(prompted),
             bare=self._encode(self._compiled.render(chat)),

@@ -71,9 +71,37 @@ def test_losses_are_those_of_whole_rows(edge: EdgeModel, shared: int) -> None:
         ([*prefix, *(rng.randrange(200) for _ in range(size))], [4, 5, 6][:size])
         for size in (1, 3, 2)
     ]
+    read: list[int] = []
+    decoder = edge.model.get_decoder()
+    handle = decoder.register_forward_pre_hook(
+        lambda _, __, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
     with torch.no_grad():
         once = answer_losses(edge, chats)
+    handle.remove()
+    assert sum(read) == shared + 3 * 6  # rows of three tokens and three of an answer
     torch.testing.assert_close(once, answer_losses(edge, chats).detach())
+
+
+def test_models_that_forget_read_whole_rows(
+    edge: EdgeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[1, 2, number] for number in range(3)]
+    wanted = greedy(edge, rows, max_tokens=5)
+    monkeypatch.setattr(edge.model.config, "sliding_window", 2, raising=False)
+    monkeypatch.setattr(edge.model.config, "layer_types", ["sliding_attention"] * 2, raising=False)
+    assert not edge.keeps_all
+    assert greedy(edge, rows, max_tokens=5) == wanted  # by the model, which attends to all
+
+
+def test_any_of_several_end_tokens_ends_an_answer(
+    edge: EdgeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[1, number, 3 + number] for number in range(4, 12)]
+    said = edge.generate(rows, max_tokens=6)
+    monkeypatch.setattr(edge.model.config, "eos_token_id", [said[0][2], said[1][3]])
+    assert greedy(edge, rows, max_tokens=6) == edge.generate(rows, max_tokens=6)
+    assert len(edge.generate(rows, max_tokens=6)[1]) <= 3
 
 
 def test_a_prefix_is_read_once_for_all_rows(edge: EdgeModel) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from loragen.errors import InvalidRequest
 from loragen.method.edge import EdgeModel
-from loragen.method.self_probes import expected_messages, user_turn
+from loragen.method.self_probes import _TowardsPrompt, expected_messages, user_turn
 from loragen.own_template import OwnTemplate
 from tests.fakes.tiny import TEMPLATE, TinyEdge, byte_tokenizer
 
@@ -28,9 +28,10 @@ class Scripted:
     def __init__(self, *rounds: list[str]) -> None:
         self.rounds = [[_ids(text) for text in texts] for texts in rounds]
         self.read: list[int] = []
+        self.rows = 0
 
     def generate(self, ids: torch.Tensor, **_: Any) -> torch.Tensor:
-        self.read = ids[0].tolist()
+        self.read, self.rows = ids[0].tolist(), len(ids)
         said = self.rounds.pop(0)
         longest = max(map(len, said))
         rows = [[*self.read, *ids, *[0] * (longest - len(ids))] for ids in said]
@@ -81,3 +82,39 @@ def test_a_real_model_draws_the_same_messages_again_and_leaves_the_random_state(
     assert drawn[0] == drawn[1]
     assert 2 <= len(set(drawn[0])) == len(drawn[0]) <= 8
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_messages_are_those_that_are_drawn_without_a_kept_prefix(edge: EdgeModel) -> None:
+    kept = expected_messages(edge, byte_tokenizer(), TURN, count=8)
+    with patch.object(EdgeModel, "keeps_all", False):
+        assert expected_messages(edge, byte_tokenizer(), TURN, count=8) == kept
+
+
+def test_a_small_memory_draws_as_many_in_parts(edge: EdgeModel) -> None:
+    scripted_rounds = [[f"{number}<|end|>"] for number in range(6 * 4)]
+    row_tokens = len(_ids(TURN[0])) + 48
+    model = Scripted(*scripted_rounds)
+    with (
+        patch.object(EdgeModel, "cache_tokens", 4 * row_tokens),
+        patch.object(edge.model, "generate", model.generate),
+    ):
+        drawn = expected_messages(edge, byte_tokenizer(), TURN, count=8)
+    assert drawn == [str(number) for number in range(8)]
+    assert model.rows == 4
+
+
+def test_every_second_row_leans_towards_what_the_prompt_names() -> None:
+    tokenizer = byte_tokenizer()
+    towards = _TowardsPrompt(tokenizer, "ab", 300)
+    named = tokenizer("ab", add_special_tokens=False)["input_ids"]
+    likely = named[0]
+    scores = torch.zeros(4, 300)
+    scores[:, likely] = 8.0  # nine tenths of all: the form of a message
+    leaning = towards(torch.zeros(4, 1), scores)
+    assert torch.equal(leaning[::2], scores[::2])
+    assert not leaning[1::2, likely].ne(8.0).any()
+    assert leaning[1::2, named[1]].eq(0.0).all()  # too unlikely to fit in beside such a token
+    flat = towards(torch.zeros(4, 1), torch.zeros(4, 300))
+    changed = {int(token) for token in flat[1].nonzero()[:, 0]}
+    assert changed == set(named)
+    assert not changed & set(tokenizer.all_special_ids)
