@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint eval-demo eval-tenants bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint small-checkpoint eval-demo eval-small bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,7 +34,7 @@ clients: .venv-clients/.installed  ## install the clients that the examples show
 
 fuzzers: .venv-fuzz/.installed  ## install the fuzzers, apart from the server
 
-demo: setup  ## start everything on this machine and serve the shipped checkpoint
+demo: setup  ## start everything on this machine and serve the demo's checkpoint
 	@$(BIN)/loragen up --config config/demo.yaml --examples checkpoints/demo/prompts.json
 
 # One process serves the stack's tests while another runs the fast ones.
@@ -64,14 +64,17 @@ format: setup  ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-demo-checkpoint: setup  ## train the shipped checkpoint from scratch (21 minutes on 2 cores)
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training checkpoint --out checkpoints/demo --seed 0
+demo-checkpoint: setup  ## train the demo's checkpoint from scratch into runs/demo (hours on 2 cores; resumable)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training demo --out runs/demo --seed 0
 
-eval-demo: setup  ## measure the shipped checkpoint and its controls into bench/results/demo_eval.json
-	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/demo --out bench/results/demo_eval.json
+small-checkpoint: setup  ## train the small checkpoint, which tests serve, from scratch (21 minutes on 2 cores)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training small --out checkpoints/small --seed 0
 
-eval-tenants: setup  ## measure the recipes of the tenants suite into bench/results/tenants_eval.json
-	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/tenants --catalogue tenants --gated 0 --out bench/results/tenants_eval.json
+eval-demo: setup  ## measure the demo's checkpoint, or CHECKPOINT=FOLDER, and its controls into bench/results/demo_eval.json
+	@$(BIN)/python -m loragen.training evaluate --checkpoint $(or $(CHECKPOINT),checkpoints/demo) --gated 60 --out bench/results/demo_eval.json
+
+eval-small: setup  ## measure the small checkpoint and its controls into bench/results/small_eval.json
+	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/small --catalogue small --gated 130 --out bench/results/small_eval.json
 
 bench: setup  ## measure serving with recipes against prompts in minutes; says where it loses
 	@$(BIN)/python -m bench.summary --out bench/results/serving_summary.json

@@ -9,7 +9,7 @@ from typing import Any, Final
 import httpx
 
 from bench.tenant_stack import TenantStack
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 
 _MODEL: Final = "demo"
@@ -64,9 +64,9 @@ class Churn:
                     self._ending.wait(_PAUSE_SECONDS)
 
     def _live(self, client: httpx.Client, chance: random.Random, living: list[str]) -> None:
-        family = chance.choice(DEMO.seen)
+        family = chance.choice(SMALL.seen)
         number = next(self._numbers)
-        prompt = f"{DEMO.draw(family, Split.TRAIN, number).text} (No. {number:07d})"
+        prompt = f"{SMALL.draw(family, Split.TRAIN, number).text} (No. {number:07d})"
         made = client.post("/v1/tasks", json={"model": _MODEL, "system_prompt": prompt})
         self._count(f"create {made.status_code}")
         if made.is_success:

@@ -1,6 +1,6 @@
 """`python -m bench.cold_start`: from a prompt that nobody sent before to its first answered token.
 
-On the real stack with the shipped checkpoint, by prompts of two lengths: seconds from `POST
+On the real stack with the small checkpoint, by prompts of two lengths: seconds from `POST
 /v1/tasks` to the recipe and to the first token of an answer; what a request saves without its
 prompt, and after how many requests a compile has paid. Then compiles a second by clients at a
 time, and what the generator alone takes, in a process of its own.
@@ -24,7 +24,7 @@ from bench.progress import say
 from bench.provenance import provenance
 from bench.tenant_stack import ROOT, TenantStack, tenant_stack
 from loragen.method.generator import Generator
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 
 TENANT: Final = "bench"
@@ -54,11 +54,11 @@ class PromptMaker:
 
     def __call__(self, seed: int, *, least_tokens: int) -> str:
         """Return a prompt, with sentences that change nothing where it would be too short."""
-        family = DEMO.seen[seed % len(DEMO.seen)]
-        text = f"{DEMO.draw(family, Split.UNSEEN_PROMPTS, seed).text} (No. {seed:06d})"
+        family = SMALL.seen[seed % len(SMALL.seen)]
+        text = f"{SMALL.draw(family, Split.UNSEEN_PROMPTS, seed).text} (No. {seed:06d})"
         rng = random.Random(seed)
         while self._generator.prompt_tokens(text) < least_tokens:
-            text = f"{rng.choice(DEMO.sentences)} {text}"
+            text = f"{rng.choice(SMALL.sentences)} {text}"
         return text
 
 
@@ -68,7 +68,7 @@ def main(
     compiles: Annotated[int, typer.Option(help="Compiles by each number of clients.")] = 200,
 ) -> None:
     """Measure cold starts, compile throughput and when a compile has paid."""
-    generator = Generator.load(ROOT / "checkpoints" / "demo" / "generator")
+    generator = Generator.load(ROOT / "checkpoints" / "small" / "generator")
     make = PromptMaker(generator)
     with tenant_stack([TENANT], {}, say) as stack:
         with _client(stack) as client:
@@ -89,7 +89,7 @@ def main(
         }
     report = {
         **provenance("bench.cold_start"),
-        "stack": "gateway, Redis, router service and worker: all real, the demo checkpoint",
+        "stack": "gateway, Redis, router service and worker: all real, the small checkpoint",
         "starts": {length: figures(each) for length, each in starts.items()},
         "compiles_per_second_by_clients": rates,
         "generator_alone_ms": {

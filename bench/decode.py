@@ -32,7 +32,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
-    ] = Path("checkpoints/demo"),
+    ] = Path("checkpoints/small"),
     only: Annotated[
         str, typer.Option(help="'layers' or 'engines': leave the other half of the JSON as it is.")
     ] = "",

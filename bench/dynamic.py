@@ -1,4 +1,5 @@
-"""`python -m bench.dynamic`: chats whose tools change every k turns, against a running server.
+"""`python -m bench.dynamic`: chats whose tools change every k turns, against a running server
+(`loragen up --config config/small.yaml`).
 
 prompt     the prompt and the tools in context, every turn
 hybrid     the recipe of the prompt; the tools in context
@@ -27,8 +28,8 @@ import typer
 
 from bench.paired import interval
 from bench.progress import say
-from loragen.suite.demo import DEMO
 from loragen.suite.identities import PERSONA
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Prompt, Split
 from loragen.suite.words import ITEMS, MARKS
 
@@ -146,7 +147,7 @@ class Server:
 def chat(server: Server, way: str, *, every: int, tools: int, seed: int) -> Chat:
     """Hold one chat of TURNS turns under a prompt and tools that no other chat has."""
     rng = random.Random(seed)
-    prompt = DEMO.draw(PERSONA, Split.UNSEEN_PROMPTS, seed)
+    prompt = SMALL.draw(PERSONA, Split.UNSEEN_PROMPTS, seed)
     alone = server.register(prompt.text)
     messages: list[Json] = []
     replies, fields = [], {}

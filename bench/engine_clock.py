@@ -30,7 +30,7 @@ from workers.spec import WorkerSpec
 
 _FIRST_TOKEN_ID: Final = 10
 _TOKEN_IDS: Final = 200
-"""Prompts are drawn from so many, of the demo's vocabulary."""
+"""Prompts are drawn from so many, of the small checkpoint's vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ flood   a tenant asks one question after the other, another has 100 under way at
 timing  a tenant has prompts compiled that another has, or that nobody has: seconds of each, and
         how well they tell the two apart
 
-Redis, gateway, router service (Ray) and worker are the real ones, of the shipped checkpoint. On a
+Redis, gateway, router service (Ray) and worker are the real ones, of the small checkpoint. On a
 machine that does other work the figures are that work's.
 """
 
@@ -28,7 +28,7 @@ from bench import flood
 from bench.paired import quantile_differences, told_apart
 from bench.progress import say
 from bench.tenant_stack import TenantStack, tenant_stack
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 
 OWNER, STRANGER = "owner", "stranger"
@@ -70,7 +70,7 @@ def main(
             "platform": platform.platform(),
             "load": os.getloadavg(),
         },
-        "stack": "gateway, Redis, router service and worker: all real, the demo checkpoint",
+        "stack": "gateway, Redis, router service and worker: all real, the small checkpoint",
         "protocol": {
             "rounds": rounds,
             "questions": questions,
@@ -151,9 +151,9 @@ def compile_all(stack: TenantStack, prompts: int, *, minutes: float) -> dict[str
 
 
 def _prompt(seed: int) -> str:
-    family = DEMO.seen[(seed // len(GROUPS)) % len(DEMO.seen)]
+    family = SMALL.seen[(seed // len(GROUPS)) % len(SMALL.seen)]
     # A number, because a suite of few words would draw some prompts twice.
-    return f"{DEMO.draw(family, Split.UNSEEN_PROMPTS, seed).text} (No. {seed:06d})"
+    return f"{SMALL.draw(family, Split.UNSEEN_PROMPTS, seed).text} (No. {seed:06d})"
 
 
 def _compile(client: httpx.Client, stack: TenantStack, tenant: str, prompt: str) -> float:

@@ -147,7 +147,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
-    ] = Path("checkpoints/demo"),
+    ] = Path("checkpoints/small"),
     prompt_tokens: Annotated[
         list[int] | None,
         typer.Option(help=f"Lengths of the prompts; default: {', '.join(map(str, LENGTHS))}."),

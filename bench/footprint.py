@@ -15,8 +15,8 @@ from loragen.keys import TenantKeys
 from loragen.measurement import Measurement
 from loragen.method.generator import Generator
 from loragen.redis_store import RedisStore
-from loragen.suite.demo import DEMO
 from loragen.suite.splits import Split
+from loragen.suite.tenants import TENANTS
 from loragen.task import RecipeRef, Task
 from server.recipe_tier import RecipeTier
 
@@ -41,8 +41,8 @@ async def weigh(url: str, generator: Generator, count: int) -> dict[str, float]:
     client = redis.Redis.from_url(url)
     store = RedisStore.connect(url, namespace="b", recipe_ttl_seconds=3_600, timeout_seconds=5)
     keys = TenantKeys((bytes(32),), "default")
-    families = DEMO.seen
-    prompts = [DEMO.draw(families[i % len(families)], Split.TRAIN, i).text for i in range(count)]
+    families = TENANTS.seen
+    prompts = [TENANTS.draw(families[i % len(families)], Split.TRAIN, i).text for i in range(count)]
     recipe_bytes = 0
     for prompt in prompts:
         recipe_bytes += await put(store, keys, generator, prompt)

@@ -71,7 +71,7 @@ def _cold_start(results: dict[str, Any] | None) -> list[str]:
     if results is None:
         return []
     lines = [
-        "| prompts of the shipped checkpoint | compile, ms | `POST /v1/tasks` to first token, ms | "
+        "| prompts of the small checkpoint | compile, ms | `POST /v1/tasks` to first token, ms | "
         "generator alone, CPU ms | compiled pays after requests (prompt dropped; cached) |",
         "|---|---|---|---|---|",
     ]

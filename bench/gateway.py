@@ -253,10 +253,10 @@ def stack(case: Case, *, profile: Path | None = None) -> Iterator[Servers]:
 
 
 def _config(port: int, worker_url: str) -> dict[str, Any]:
-    (demo,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
+    (small,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
     return {
         "server": {"port": port, "auth": "keys"},
-        "edge_models": [{**demo, "worker_urls": [worker_url]}],
+        "edge_models": [{**small, "worker_urls": [worker_url]}],
     }
 
 

@@ -128,7 +128,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
-    ] = Path("checkpoints/demo"),
+    ] = Path("checkpoints/small"),
     trace: Annotated[
         Path, typer.Option(help="TIMESTAMP,ContextTokens,GeneratedTokens; .gz is read too.")
     ] = AZURE,

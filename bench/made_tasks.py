@@ -18,7 +18,7 @@ from loragen.task import RecipeRef, Task
 
 EDGE_MODEL: Final = "demo"
 LINEARS, EXPERTS = 3, 64
-DEMO_LAYERS: Final = 4
+SMALL_LAYERS: Final = 4
 _GENERATOR_ID: Final = "ef" * 32
 _SCALE: Final = 2.0**-7
 """A power of two, so that integers up to 127 are the one canonical form of their gates."""
@@ -41,7 +41,7 @@ class TaskMaker:
     """Makes the tasks of one tenant."""
 
     def __init__(
-        self, keys: TenantKeys, *, pool_id: str, template_hash: str, layers: int = DEMO_LAYERS
+        self, keys: TenantKeys, *, pool_id: str, template_hash: str, layers: int = SMALL_LAYERS
     ) -> None:
         """Take the tenant's keys, and what the recipes are of."""
         self._keys = keys

@@ -1,7 +1,7 @@
 """A seeded random edge model with its pool, as large as a benchmark needs.
 
 Speed does not depend on what the weights say, so random ones measure as well as trained ones; the
-tokenizer and chat template are those of the shipped checkpoint.
+tokenizer and chat template are those of the small checkpoint.
 """
 
 import shutil

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bench.accuracy_page import demo, small
 from bench.exactness_page import differential
 from bench.full_page import full
 from bench.readme import RESULTS, load
 from bench.serving_page import serving
-from bench.tenants_page import tenants
 
 MIN_ROUNDS: Final = 3
 """With fewer chats per cell an interval says nothing."""
@@ -51,7 +51,8 @@ def page() -> str:
     ]
     served = serving(load("serving_summary"), load("first_token"), load("goodput"))
     sections = {
-        "tenants_eval": tenants,
+        "demo_eval": demo,
+        "small_eval": small,
         "differential_summary": differential,
         "dynamic": dynamic,
         "gateway": gateway,
@@ -64,7 +65,7 @@ def page() -> str:
         if (RESULTS / f"{name}.json").exists()
         for line in section(load(name))
     ]
-    foot = ["", "Accuracy and memory are in the [README](../README.md#figures)."]
+    foot = ["", "Memory is in the [README](../README.md#figures)."]
     return "\n".join([*head, *served, *full(), *lines, *foot]) + "\n"
 
 
@@ -79,7 +80,7 @@ def dynamic(results: dict[str, Any]) -> list[str]:
         "",
         f"`{results['command']}`",
         "",
-        f"Chats of {protocol['turns']} turns with the shipped checkpoint, in which "
+        f"Chats of {protocol['turns']} turns with the small checkpoint, in which "
         f"{protocol['tools']} tools are replaced every k turns",
         f"by others never seen before. Chats per cell: {protocol['rounds']}, interleaved, on "
         f"{results['machine']['cpus']} CPU cores shared with other",

@@ -36,7 +36,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     checkpoint: Annotated[
         Path, typer.Option(help="Checkpoint whose tokenizer and template are used.")
-    ] = Path("checkpoints/demo"),
+    ] = Path("checkpoints/small"),
     rounds: Annotated[int, typer.Option(help="Rounds; every case runs once in each.")] = 5,
     batch: Annotated[int, typer.Option(help="Concurrent requests in a wave.")] = 32,
     max_tokens: Annotated[int, typer.Option(help="Tokens each request generates.")] = 64,

@@ -2,7 +2,7 @@
 
 Two tenants have the same task; one lets live messages measure it (ADR 0021), the other does not.
 Both ask one question after the other, in pairs of halves that alternate: seconds of whole answers,
-on the real stack of the shipped checkpoint. On a machine that does other work the figures are that
+on the real stack of the small checkpoint. On a machine that does other work the figures are that
 work's.
 """
 
@@ -24,8 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.paired import quantile_differences
 from bench.progress import say
 from bench.tenant_stack import TenantStack, tenant_stack
-from loragen.suite.demo import DEMO
 from loragen.suite.identities import SIGNOFF
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Prompt, Split
 
 SAMPLED, UNSAMPLED = "sampled", "unsampled"
@@ -98,7 +98,7 @@ def main(
         "server": {"measure": True},
         "shadow": {"share": 1.0, "per_minute": per_minute, "messages": messages},
     }
-    prompt = DEMO.draw(SIGNOFF, Split.UNSEEN_PROMPTS, 0)  # a family whose recipes pass
+    prompt = SMALL.draw(SIGNOFF, Split.UNSEEN_PROMPTS, 0)  # a family whose recipes pass
     with tenant_stack([SAMPLED, UNSAMPLED], {}, say, settings) as stack:
         asking = Asking(stack, prompt, questions)
         asking.half(UNSAMPLED)  # warms up
@@ -114,7 +114,7 @@ def main(
             "platform": platform.platform(),
             "load": os.getloadavg(),
         },
-        "stack": "gateway, Redis, router service and worker: all real, the demo checkpoint",
+        "stack": "gateway, Redis, router service and worker: all real, the small checkpoint",
         "protocol": {"pairs": pairs, "questions": questions, **settings["shadow"]},
         "answer_p50": quantile_differences(sides, 0.5),
         "answer_p99": quantile_differences(sides, 0.99),

@@ -62,13 +62,13 @@ def tenant_stack(
 ) -> Iterator[TenantStack]:
     """Run Redis, router service, a worker and a gateway until the block ends.
 
-    `model` is what differs from `config/demo.yaml` in its edge model, `settings` what differs in
+    `model` is what differs from `config/small.yaml` in its edge model, `settings` what differs in
     other sections. Nothing is measured or refined unless they say so: it would be load of its own.
 
     Raises:
         SystemExit: it did not start.
     """
-    (demo,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
+    (small,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
         folder = Path(name)
         port = free_port("127.0.0.1")
@@ -84,7 +84,7 @@ def tenant_stack(
                         "port": free_port("127.0.0.1"),
                         "metrics_port": free_port("127.0.0.1"),
                     },
-                    "edge_models": [{**demo, "port": free_port("127.0.0.1"), **model}],
+                    "edge_models": [{**small, "port": free_port("127.0.0.1"), **model}],
                     **others,
                 }
             )

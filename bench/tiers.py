@@ -52,7 +52,7 @@ def main(
     ] = None,
     draws: Annotated[int, typer.Option(help="Tasks resolved cold, and as many warm.")] = 20_000,
 ) -> None:
-    """Measure memory and time to resolve, for recipes of the demo's size and of 22 layers."""
+    """Measure memory and time to resolve, for recipes of 4 layers of 64 experts, and of 22."""
     sizes: list[dict[str, Any]] = []
     for each in layers or [4, 22]:
         sizes.append(measure(tasks=tasks, tenants=tenants, layers=each, draws=draws))
@@ -108,13 +108,13 @@ def _memory(before: dict[str, int], after: dict[str, int], filling: Filling) -> 
 
 
 def _resolved(filling: Filling, url: str, master: str, draws: int) -> dict[str, Any]:
-    (demo,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
+    (small,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
     port = free_port("127.0.0.1")
     settings = Settings.model_validate(
         {
             "redis_url": url,
             "master_secret": master,
-            "edge_models": [{**demo, "worker_urls": [f"http://127.0.0.1:{port}"]}],
+            "edge_models": [{**small, "worker_urls": [f"http://127.0.0.1:{port}"]}],
             "store": {"namespace": NAMESPACE, "recipe_ttl_seconds": RECIPE_TTL_SECONDS},
         }
     )

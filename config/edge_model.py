@@ -7,6 +7,7 @@ from pydantic import AnyHttpUrl, Field, model_validator
 
 from config.section import Section
 from loragen.errors import ConfigError
+from loragen.gate import Gate
 
 POOL_FILE: Final = "pool.safetensors"
 """The pool in a generator's folder."""
@@ -61,6 +62,14 @@ class EdgeModelSettings(Section):
         "token, for a recipe of it to serve; beyond that the prompt stays in context, because a "
         "recipe recovers what the model does, right or wrong. It depends on the model: see "
         "operations. Default: not asked.",
+    )
+    min_agreement: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The least share of measured answers that are the prompt's word for word for "
+        "a recipe to serve, beside the task's `min_fidelity`. For models that answer in a few "
+        "words; long answers differ somewhere.",
     )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
@@ -136,6 +145,11 @@ class EdgeModelSettings(Section):
         "long.",
     )
     engine_args: tuple[str, ...] = Field((), description="More vLLM server arguments, as they are.")
+
+    @property
+    def bars(self) -> Gate:
+        """What this model asks of every recipe, beside its task's least fidelity."""
+        return Gate(max_doubt=self.max_doubt, min_agreement=self.min_agreement)
 
     @property
     def local_workers(self) -> dict[str, int]:

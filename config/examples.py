@@ -3,13 +3,16 @@
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from loragen.errors import ConfigError
 
+_LINES: Final = 5
 _PROGRAM = """\
 import httpx, openai
 url, system_prompt, question = {url!r}, {prompt!r}, {question!r}
@@ -58,7 +61,7 @@ class Examples(BaseModel):
         """Return what to print below the ready line."""
         lines = ["", "Three prompts to try:" if len(self.works) == 3 else "Prompts to try:"]
         for number, example in enumerate(self.works, start=1):
-            lines += [f"  {number}. {_one_line(example.system_prompt)}", *_asked(example)]
+            lines += [*_numbered(number, example.system_prompt), *_asked(example)]
         others = (
             (
                 self.refined,
@@ -71,7 +74,7 @@ class Examples(BaseModel):
         for other, heading in others:
             if other is not None:
                 number += 1
-                lines += ["", heading, f"  {number}. {_one_line(other.system_prompt)}"]
+                lines += ["", heading, *_numbered(number, other.system_prompt)]
                 lines += _asked(other)
         if self.works:
             lines += [
@@ -81,6 +84,16 @@ class Examples(BaseModel):
                 *_program(self.works[0], url, model),
             ]
         return lines
+
+
+def _numbered(number: int, prompt: str) -> list[str]:
+    """Return a prompt under its number, to be read and pasted; far longer ones are cut."""
+    first = f"  {number}. "
+    text = " ".join(prompt.split())
+    return textwrap.wrap(
+        text, 100, initial_indent=first, subsequent_indent=" " * len(first), max_lines=_LINES,
+        placeholder=" ...",
+    )  # fmt: skip
 
 
 def _asked(example: Example) -> list[str]:

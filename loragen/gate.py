@@ -17,17 +17,22 @@ class Gate:
     """What a recipe must be worth, and how unsure the edge model may be of what it recovers.
 
     A `min_fidelity` of 0 lets everything pass; a `max_doubt` of None asks nothing of doubt, which
-    is in nats per token.
+    is in nats per token. `min_agreement` is the least share of answers that are the prompt's word
+    for word: one wrong token of an answer costs little fidelity, and all of its use.
     """
 
     min_fidelity: float = MIN_FIDELITY
     max_doubt: float | None = None
+    min_agreement: float = 0.0
 
-    def refusal(self, fidelity: float | None, doubt: float | None) -> Refusal | None:
+    def refusal(
+        self, fidelity: float | None, doubt: float | None, agreement: float | None
+    ) -> Refusal | None:
         """Return why a recipe of this worth does not serve, None where it does.
 
-        Fidelity is None where the prompt has no effect. Doubt is None where nobody found it: in
-        records and replies older than it, and where every probe brought its answer.
+        Fidelity is None where the prompt has no effect. Doubt and agreement are None where nobody
+        found them: in records and replies older than they; doubt also where every probe brought
+        its answer.
         """
         if self.min_fidelity <= 0:
             return None
@@ -36,8 +41,5 @@ class Gate:
             return "model_unsure"
         if fidelity is None:
             return "prompt_has_no_effect"
-        return "low_fidelity" if fidelity < self.min_fidelity else None
-
-    def is_mendable(self, fidelity: float | None, doubt: float | None) -> bool:
-        """Whether a recipe does not serve, and refining it may change that."""
-        return self.refusal(fidelity, doubt) == "low_fidelity"
+        agrees = agreement is None or agreement >= self.min_agreement
+        return None if fidelity >= self.min_fidelity and agrees else "low_fidelity"

@@ -5,6 +5,8 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from loragen.gate import Gate, Refusal
+
 _MEASURED_DIGITS: Final = 16
 
 
@@ -56,6 +58,10 @@ class Measurement(BaseModel):
             by=by,
             at=int(time.time()),
         )
+
+    def refusal(self, gate: Gate) -> Refusal | None:
+        """Return why a gate lets no recipe of this worth serve, None where it does."""
+        return gate.refusal(self.fidelity, self.doubt, self.agreement)
 
     def is_of(self, recipe_id: str) -> bool:
         """Whether it is of this recipe."""

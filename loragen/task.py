@@ -5,6 +5,7 @@ task has two recipes: one of the pool that serves, and one of the pool that is c
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -173,11 +174,12 @@ class TaskRecord(BaseModel):
         # A recipe that was compiled again is the same one, or it is not measured.
         return self.measurement if self.measurement.is_of(self.recipe.id) else None
 
-    def withheld(self, max_doubt: float | None) -> FallbackReason | None:
+    def withheld(self, bars: Gate) -> FallbackReason | None:
         """Return why the recipe of now is not served with, if it is not: it must pass its measure.
 
         Before its measure a task is served by its recipe unless it `needs_measure`; one whose
-        `min_fidelity` is 0 whatever is measured. `max_doubt` is its edge model's.
+        `min_fidelity` is 0 whatever is measured. Of `bars`, its edge model's, the least fidelity
+        is the task's own.
         """
         if self.recipe is None:
             return None
@@ -187,17 +189,16 @@ class TaskRecord(BaseModel):
             return None
         if self.measured.failure is not None:
             return "not_measured"
-        gate = Gate(self.min_fidelity, max_doubt)
-        return gate.refusal(self.measured.fidelity, self.measured.doubt)
+        return self.measured.refusal(replace(bars, min_fidelity=self.min_fidelity))
 
-    def is_on_probation(self, max_doubt: float | None) -> bool:
+    def is_on_probation(self, bars: Gate) -> bool:
         """Whether the recipe of now is not measured yet, and the one before it did not pass."""
         if self.recipe is None or self.measured is not None or self.measurement is None:
             return False
         last = self.measurement
         if self.min_fidelity <= 0 or last.failure is not None:
             return False
-        return Gate(self.min_fidelity, max_doubt).refusal(last.fidelity, last.doubt) is not None
+        return last.refusal(replace(bars, min_fidelity=self.min_fidelity)) is not None
 
     def remeasured(self, measurement: Measurement) -> dict[str, Any]:
         """Return the fields that a new measurement changes."""

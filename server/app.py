@@ -154,7 +154,7 @@ def build_app(
     )
     refined = frozenset(each.name for each in settings.edge_models if each.pool_file is not None)
     standing = Standing(
-        {each.name: each.max_doubt for each in settings.edge_models if each.max_doubt is not None},
+        {each.name: each.bars for each in settings.edge_models},
         measured=refined if settings.server.measure else (),
     )
     pools = Pools(crews, shared.pools, standing.withheld)

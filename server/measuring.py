@@ -134,7 +134,7 @@ class Measuring:
                     return  # another gateway measures it
                 async with keep(self._shared.leases, lease, token):
                     measured = await self._measured(tenant, task_id, pool_id, live)
-            if measured is not None and self._standing.withheld(measured) == "low_fidelity":
+            if measured is not None and self._standing.is_mendable(measured):
                 await self._refine(measured, live)
         except LoragenError as error:
             metrics.MEASURES.labels("failed").inc()

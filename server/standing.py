@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from loragen import metrics
+from loragen.gate import Gate
 from loragen.task import FallbackReason, Task, TaskRecord
 
 logger = logging.getLogger(__name__)
@@ -12,9 +13,9 @@ logger = logging.getLogger(__name__)
 class Standing:
     """Holds tasks against the gate of their edge models."""
 
-    def __init__(self, max_doubt: Mapping[str, float], *, measured: Collection[str]) -> None:
-        """Take `max_doubt` by edge model, of those that have one, and which models are measured."""
-        self._max_doubt = max_doubt
+    def __init__(self, bars: Mapping[str, Gate], *, measured: Collection[str]) -> None:
+        """Take the bars of edge models that have some, and which models are measured."""
+        self._bars = bars
         self._are_measured = measured
 
     def withheld(self, task: TaskRecord) -> FallbackReason | None:
@@ -22,11 +23,19 @@ class Standing:
 
         A new recipe of a task whose last one did not pass must be measured before it serves.
         """
-        max_doubt = self._max_doubt.get(task.edge_model)
-        reason = task.withheld(max_doubt)
+        bars = self._bars.get(task.edge_model, Gate())
+        reason = task.withheld(bars)
         if reason is None and task.edge_model in self._are_measured:
-            return "not_measured" if task.is_on_probation(max_doubt) else None
+            return "not_measured" if task.is_on_probation(bars) else None
         return reason
+
+    def is_mendable(self, task: Task) -> bool:
+        """Whether a task is not served by its recipe, and is refined by itself.
+
+        One whose recipe does harm is not: its generator misread the prompt.
+        """
+        does_harm = task.measured is not None and task.measured.does_harm
+        return self.withheld(task) == "low_fidelity" and not does_harm
 
     def note(self, before: Task, after: Task) -> None:
         """Count it where a new measurement began or ended that a task is served by its recipe."""

@@ -17,6 +17,7 @@ came. Matrix products round differently in other shapes; hence every prompt is r
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,16 +198,26 @@ class Generator:
 def save_generator(
     folder: Path, reader: Reader, spec: GeneratorSpec, pool: PoolSpec, experts: Any
 ) -> None:
-    """Write a generator folder, all but the cloud model; matrices in float16."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a generator folder, all but the cloud model; matrices in float16.
+
+    It takes the place of one that is there as a whole, so no folder holds parts of two.
+    """
+    partial, old = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
     tensors = {
         # Statistics of norms may be beyond what float16 holds.
         name: (t.detach().half() if t.ndim == 2 else t.detach()).contiguous()
         for name, t in reader.own_tensors().items()
     }
-    save_file(tensors, folder / "generator.safetensors")
-    Pool.save(folder / "pool.safetensors", pool, experts)
-    (folder / "config.json").write_text(spec.to_json(), encoding="utf-8")
+    save_file(tensors, partial / "generator.safetensors")
+    Pool.save(partial / "pool.safetensors", pool, experts)
+    (partial / "config.json").write_text(spec.to_json(), encoding="utf-8")
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def generator_id(folder: Path, cloud_folder: Path) -> str:

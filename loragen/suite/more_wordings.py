@@ -1,4 +1,4 @@
-"""Wordings that the tenants catalogue adds to families of the demo catalogue, by family."""
+"""Wordings that the tenants catalogue adds to families of the small one, by family."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,6 +1,6 @@
 """The tenants catalogue: what tenants ask of an assistant, in prompts of real length.
 
-It holds the demo catalogue's families with more wordings, edits of the message, choices between
+It holds the small catalogue's families with more wordings, edits of the message, choices between
 two free phrases, desks with facts, tables of up to six rows, and rules with a form for answers.
 """
 
@@ -9,7 +9,6 @@ from typing import Final
 
 from loragen.suite import boilerplate
 from loragen.suite.choices import KIND, PRIORITY, SCOPE, TRIGGER, VERDICT
-from loragen.suite.demo import DEMO
 from loragen.suite.directory import DIRECTORY
 from loragen.suite.edits import COUNT, JOIN, LIST, REVERSE, TAG, TWICE
 from loragen.suite.frames import ENDING, FIELD, OPENING, WRAP
@@ -18,6 +17,7 @@ from loragen.suite.more_wordings import HELD_OUT, TRAINING
 from loragen.suite.order_edits import EXTRACT, REDACT, RENAME
 from loragen.suite.rewrites import PICK
 from loragen.suite.services import CLOSING, FACTS, HANDOFF, WELCOME
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Catalogue
 from loragen.suite.tables import CALENDAR, GLOSSARY, PRICES, ROUTES
 from loragen.suite.tenant_words import ADDED
@@ -44,7 +44,7 @@ TENANTS: Final = Catalogue(
                 wordings=family.wordings + TRAINING.get(family.name, ()),
                 held_out_wordings=family.held_out_wordings + HELD_OUT.get(family.name, ()),
             )
-            for family in DEMO.seen
+            for family in SMALL.seen
         ),
         *(REVERSE, TWICE, JOIN, LIST, COUNT, TAG, REDACT, EXTRACT, RENAME),
         *(VERDICT, KIND, PRIORITY, TRIGGER, SCOPE),
@@ -62,7 +62,7 @@ TENANTS: Final = Catalogue(
         *(ROSTER, SHELVES),
     ),
     surround=boilerplate.surround,
-    words=DEMO.words + ADDED,
+    words=SMALL.words + ADDED,
     sentences=(
         *boilerplate.OPENINGS,
         *boilerplate.TONE,

@@ -1,1 +1,1 @@
-"""Training of the demo checkpoint: everything from scratch, seeded, on two CPU cores."""
+"""Training of the shipped checkpoints: everything from scratch, seeded, on two CPU cores."""

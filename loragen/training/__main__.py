@@ -1,4 +1,4 @@
-"""Command line: `python -m loragen.training checkpoint|evaluate`."""
+"""Command line: `python -m loragen.training demo|small|evaluate|…`."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ import torch
 import typer
 
 from loragen.method.refine import RefineSpec
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.suite.tenants import TENANTS
 from loragen.training.checkpoint import (
@@ -25,18 +25,20 @@ from loragen.training.checkpoint import (
 from loragen.training.edge_evaluation import EdgeEvaluator
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
+from loragen.training.gated import DEMO_GATE, SMALL_GATE
 from loragen.training.generator_spec import DENSE, PAPER, TENANTS_DENSE, TENANTS_TOGETHER
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import evaluate_refine
-from loragen.training.showcase import write_card, write_prompts
+from loragen.training.showcase import DEMO_SHOW, SMALL_SHOW, write_card, write_prompts
+from loragen.training.stages import run_stages
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 logger = logging.getLogger(__name__)
 
 
 class Stage(StrEnum):
-    """Parts of the checkpoint, in the order of training; each reads what earlier ones wrote."""
+    """Parts of the small checkpoint, in order; each reads what earlier ones wrote."""
 
     EDGE = "edge"
     GENERATOR = "generator"
@@ -48,15 +50,40 @@ class Stage(StrEnum):
 class CatalogueName(StrEnum):
     """Suites that an evaluation can ask."""
 
-    DEMO = "demo"
+    SMALL = "small"
     TENANTS = "tenants"
 
 
-CATALOGUES: Final = {CatalogueName.DEMO: DEMO, CatalogueName.TENANTS: TENANTS}
+CATALOGUES: Final = {CatalogueName.SMALL: SMALL, CatalogueName.TENANTS: TENANTS}
+GATES: Final = {CatalogueName.SMALL: SMALL_GATE, CatalogueName.TENANTS: DEMO_GATE}
+"""What the checkpoints of these suites are served by."""
 
 
 @app.command()
-def checkpoint(
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run; goes on from what is there.")],
+    seed: Annotated[int, typer.Option(help="Seed of data, weights and tokenizer.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train the demo's checkpoint from scratch, in hours; run again to go on after a stop."""
+    torch.set_num_threads(threads)
+    layout = Layout(out)
+    run_stages(
+        out,
+        seed,
+        {
+            "edge": lambda: EdgeRun(out, RunSpec(TENANTS), seed).train(),
+            "generator": lambda: train_generator(layout, TENANTS_DENSE, seed),
+            "pairs": lambda: train_pairs(layout, PairSpec(TENANTS), seed),
+            "together": lambda: train_generator(layout, TENANTS_TOGETHER, seed),
+            "control": lambda: train_control(layout, TENANTS, seed),
+            "prompts": lambda: write_prompts(layout, DEMO_SHOW),
+        },
+    )
+
+
+@app.command()
+def small(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     seed: Annotated[int, typer.Option(help="Seed of data, weights and tokenizer.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
@@ -65,7 +92,7 @@ def checkpoint(
         typer.Option(help="Train only this part, on top of the rest; repeatable."),
     ] = None,
 ) -> None:
-    """Train the demo checkpoint from scratch: no download, 21 minutes on two cores."""
+    """Train the small checkpoint from scratch: no download, 21 minutes on two cores."""
     torch.set_num_threads(threads)
     layout = Layout(out)
     stages = set(stage or Stage)
@@ -73,8 +100,8 @@ def checkpoint(
         Stage.EDGE: lambda: train_edge(layout, EdgeSpec(), seed),
         Stage.GENERATOR: lambda: train_generator(layout, DENSE, seed),
         Stage.GENERATOR_L0: lambda: train_generator(layout, PAPER, seed),
-        Stage.CONTROL: lambda: train_control(layout, DEMO, seed),
-        Stage.PROMPTS: lambda: write_prompts(layout),
+        Stage.CONTROL: lambda: train_control(layout, SMALL, seed),
+        Stage.PROMPTS: lambda: write_prompts(layout, SMALL_SHOW),
     }
     for name, act in actions.items():
         if name in stages:
@@ -172,7 +199,7 @@ def evaluate_refine_command(
     prompts: Annotated[int, typer.Option(help="Prompts per family.")] = 2,
     probes: Annotated[int, typer.Option(help="Probes per prompt.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps of fitting.")] = 100,
-    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.DEMO,
+    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.TENANTS,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Print what fitting single tasks' gates brings."""
@@ -187,7 +214,7 @@ def evaluate_refine_command(
 def evaluate_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.DEMO,
+    catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.TENANTS,
     tasks: Annotated[int, typer.Option(help="Tasks per split, at least.", min=2)] = 500,
     gated: Annotated[
         int, typer.Option(help="Tasks per split that are measured and refined too.", min=0)
@@ -196,7 +223,7 @@ def evaluate_command(
 ) -> None:
     """Measure recipes against the full prompt and the controls, on prompts never trained on."""
     torch.set_num_threads(threads)
-    figures = evaluate(checkpoint, CATALOGUES[catalogue], tasks, gated)
+    figures = evaluate(checkpoint, CATALOGUES[catalogue], tasks, gated, GATES[catalogue])
     figures["command"] = (
         f"python -m loragen.training evaluate --checkpoint {checkpoint} --out {out} "
         f"--catalogue {catalogue} --tasks {tasks} --gated {gated}"

@@ -1,8 +1,8 @@
-"""Demo checkpoint: the folder that training writes and everything else reads.
+"""Checkpoint: the folder that training writes and everything else reads.
 
     edge/              Hugging Face folder of the edge model, float32, with its compiled template
-    cloud/ generator/  shipped generator, L1
-    cloud_l0/ generator_l0/   the paper's, L0
+    cloud/ generator/  generator, L1
+    cloud_l0/ generator_l0/   the paper's, L0; not in every checkpoint
     multitask_lora.safetensors   control, stored as a pool of one expert
     prompts.json       prompts to show, checked by greedy generation
 
@@ -26,7 +26,7 @@ from loragen.method.generator import Generator, GeneratorSpec, save_generator
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.method.reader import Reader
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Catalogue
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.fit import LINEARS, TrainablePool, fit_multitask
@@ -95,7 +95,7 @@ class Layout:
 
 def train_edge(layout: Layout, spec: EdgeSpec, seed: int) -> None:
     """Train tokenizer and edge model, and write `edge/`."""
-    tokenizer = train_tokenizer(DEMO, VOCAB_SIZE, seed)
+    tokenizer = train_tokenizer(SMALL, VOCAB_SIZE, seed)
     logger.info("tokenizer: %d tokens", len(tokenizer))
     model = pretrain(tokenizer, spec, seed)
     model.generation_config.do_sample = False
@@ -111,7 +111,8 @@ def train_generator(
 
     It goes on from where an earlier process stopped. Without that one's state, which is not for
     publishing, it goes on from the folders and the position, with an optimiser that warms up again.
-    A run with pair experts begins with the weights that the pair course left.
+    A run with pair experts begins with the weights that the pair course left; one that is over
+    changes nothing.
 
     Raises:
         ConfigError: it has been through the pair course and this run is a text course, or has not
@@ -121,29 +122,35 @@ def train_generator(
     edge, tokenizer = _load_edge(layout)
     state, position = layout.state(spec.level), layout.position(spec.level)
     run = GeneratorRun(edge, tokenizer, spec, seed, state)
-    if (position.exists() or spec.pair_experts) and not state.exists():
+    stands = json.loads(position.read_text("utf-8")) if position.exists() else {}
+    is_of_this = stands.pop("course", "text") == spec.course
+    if ((stands and is_of_this) or spec.pair_experts) and not state.exists():
         generator = Generator.load(layout.generator(spec.level))
         pool = Pool.load(layout.generator(spec.level) / "pool.safetensors")
-        stands = json.loads(position.read_text("utf-8")) if position.exists() else None
-        run.go_on_from(generator.reader, pool.tensors, stands)
+        run.go_on_from(generator.reader, pool.tensors, stands if is_of_this else None)
+        if run.is_over:
+            return True
     is_over = run.train(seconds=seconds)
     _write_generator(layout, run, spec)
-    position.write_text(json.dumps(run.position.to_state()) + "\n", "utf-8")
+    stands = {"course": spec.course, **run.position.to_state()}
+    position.write_text(json.dumps(stands) + "\n", "utf-8")
     if is_over:
         state.unlink()
-        position.unlink()
     return is_over
 
 
 def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
     """Teach the generator of level 1 to read pairs, and write its folder again.
 
-    It goes on at the stage in which an earlier process stopped.
+    It goes on at the stage in which an earlier process stopped, and does nothing once it is over.
 
     Raises:
-        ConfigError: it reads pairs already, or its text course is not over.
+        ConfigError: it has other pair experts already, or its text course is not over.
     """
     folder = layout.generator(Level.DENSE)
+    if _pair_experts(folder) == spec.experts:
+        layout.pairs_state.unlink(missing_ok=True)
+        return
     _require_pairs(folder, 0)
     if layout.state(Level.DENSE).exists():
         raise ConfigError(f"the text course of {folder} is not over: run it to its end")
@@ -158,9 +165,14 @@ def train_pairs(layout: Layout, spec: PairSpec, seed: int) -> None:
 
 def _require_pairs(folder: Path, wanted: int) -> None:
     """Raise ConfigError unless a generator has so many pair experts; a new one has none."""
-    found = GeneratorSpec.load(folder).router.pair_experts if folder.exists() else 0
+    found = _pair_experts(folder)
     if found != wanted:
         raise ConfigError(f"{folder} has {found} pair experts, this is for one with {wanted}")
+
+
+def _pair_experts(folder: Path) -> int:
+    """Return how many pair experts the generator in a folder has; 0 where there is none."""
+    return GeneratorSpec.load(folder).router.pair_experts if folder.exists() else 0
 
 
 def _write_generator(layout: Layout, run: GeneratorRun, spec: GeneratorRunSpec) -> None:

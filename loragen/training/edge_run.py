@@ -158,7 +158,8 @@ class EdgeRun:
             )
             note = f", drill {position.accuracy:.2f} of {self._words} words"
             progress.add(step, loss, note)
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            # Where the phase ends is saved after its weights are kept: a mean would lack them.
+            if position.phase is phase and time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 self.save()
                 saved = time.monotonic()
         if position.phase is not phase:
@@ -209,7 +210,7 @@ class EdgeRun:
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         folder = self._folder / "edge"
-        if not (folder / "tokenizer.json").exists():
+        if not (folder / FILE_NAME).exists():  # written last
             tokenizer = train_tokenizer(self._spec.catalogue, VOCAB_SIZE, self._seed)
             save_tokenizer(tokenizer, folder)
             (folder / FILE_NAME).write_text(COMPILED_TEMPLATE, "utf-8")

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from loragen.gate import Gate
 from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
@@ -152,11 +153,11 @@ class Evaluator:
         return Recipe.encode(gates, pool_id=head.pool_id, level=head.level)
 
 
-def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int) -> Figures:
+def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int, gate: Gate) -> Figures:
     """Return the figures of each generator on all splits, at least so many tasks on each.
 
     A checkpoint may have no generator of level 0. Refining, and what the gate serves, are those of
-    the shipped one on `gated` tasks; 0 leaves both out.
+    the shipped one on `gated` tasks under a gate; 0 leaves both out.
     """
     layout = Layout(root)
     figures: Figures = {"catalogue": catalogue.name}
@@ -170,9 +171,9 @@ def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int) -> Figure
         }
     if not gated:
         return figures
-    gate = GateEvaluator(layout, catalogue, RefineSpec())
+    gated_evaluator = GateEvaluator(layout, catalogue, RefineSpec(), gate)
     figures["gate"] = {
-        str(split): gate.score(split, catalogue.prompts_per_family(split, gated))
+        str(split): gated_evaluator.score(split, catalogue.prompts_per_family(split, gated))
         for split in SPLITS
     }
     for split, row in figures["gate"].items():

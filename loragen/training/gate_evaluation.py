@@ -37,7 +37,7 @@ from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gated import DEMO_GATE, refuse
+from loragen.training.gated import is_mendable, refuse
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import question_batch
 from loragen.training.resampling import interval
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 DOUBTS: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2)
+AGREEMENTS: Final = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
 REFINED_AT_ONCE: Final = 32
 
 Figures = dict[str, Any]
@@ -77,7 +78,7 @@ class Outcome:
             return "full_prompt"
         if refuse(gate, self.first) is None:
             return "recipe"
-        if self.second is None or not gate.is_mendable(self.first.score, self.first.doubt):
+        if self.second is None or not is_mendable(gate, self.first):
             return "full_prompt"
         return "refined" if refuse(gate, self.second) is None else "full_prompt"
 
@@ -96,9 +97,7 @@ def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
 class GateEvaluator:
     """Measures and refines a checkpoint's tasks as its server would."""
 
-    def __init__(
-        self, layout: Layout, catalogue: Catalogue, spec: RefineSpec, *, gate: Gate = DEMO_GATE
-    ) -> None:
+    def __init__(self, layout: Layout, catalogue: Catalogue, spec: RefineSpec, gate: Gate) -> None:
         folder = layout.generator(Level.DENSE)
         self._gate = gate
         self._catalogue = catalogue
@@ -122,6 +121,7 @@ class GateEvaluator:
             "tasks": len(outcomes),
             "min_fidelity": gate.min_fidelity,
             "max_doubt": gate.max_doubt,
+            "min_agreement": gate.min_agreement,
             "ways": dict(Counter(outcome.served(gate) for outcome in outcomes)),
             "not_measurable": sum(not outcome.is_measurable for outcome in outcomes),
             "by_threshold": {
@@ -129,6 +129,9 @@ class GateEvaluator:
             },
             "by_doubt": {
                 str(bar): _gate(outcomes, replace(gate, max_doubt=bar)) for bar in (*DOUBTS, None)
+            },
+            "by_agreement": {
+                str(bar): _gate(outcomes, replace(gate, min_agreement=bar)) for bar in AGREEMENTS
             },
             "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
             "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),

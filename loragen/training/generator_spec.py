@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Catalogue
 from loragen.suite.tenants import TENANTS
 from loragen.training.curriculum import Phase
@@ -21,7 +21,9 @@ class GeneratorRunSpec:
     experts: int
     rank: int
     phases: tuple[Phase, ...]
-    catalogue: Catalogue = DEMO
+    catalogue: Catalogue = SMALL
+    course: str = "text"
+    """What a position is of: a generator may go through several courses."""
     cloud: CloudSize | None = None
     """None: as large as the edge model."""
     top_k: int = 2
@@ -68,8 +70,6 @@ def _joint(name: str, steps: int, **settings: Any) -> Phase:
         style=3,
         steps=steps,
         text_share=1.0,
-        short_share=0.3,
-        binding_share=0.3,
         matrix_lr=4e-3,
         **settings,
     )
@@ -77,21 +77,11 @@ def _joint(name: str, steps: int, **settings: Any) -> Phase:
 
 TENANTS_TOGETHER: Final = replace(
     TENANTS_DENSE,
+    course="together",
     pair_experts=128,
     phases=(
-        Phase(
-            "together", 3, 1500, text_share=1.0, short_share=0.3, binding_share=0.3, matrix_lr=4e-3
-        ),
-        Phase(
-            "end",
-            3,
-            600,
-            text_share=1.0,
-            short_share=0.2,
-            binding_share=0.2,
-            matrix_lr=4e-3,
-            decays=True,
-        ),
+        _joint("together", 550, short_share=0.3, binding_share=0.3),
+        _joint("end", 350, short_share=0.2, binding_share=0.2, decays=True),
     ),
     pool_lr=2e-3,
     router_lr=5e-4,

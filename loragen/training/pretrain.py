@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.training.batches import Renderer, StreamSpec, training_batches
 from loragen.training.optimizer import Optimizer, Schedule, split_parameters
 from loragen.training.passes import (
@@ -42,7 +42,7 @@ class EdgeSize:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSpec:
-    """Size and schedule of the demo edge model."""
+    """Size and schedule of the small edge model."""
 
     size: EdgeSize = field(default_factory=EdgeSize)
     steps: int = 800
@@ -55,7 +55,7 @@ def pretrain(tokenizer: PreTrainedTokenizerBase, spec: EdgeSpec, seed: int) -> L
     torch.manual_seed(seed)
     model = new_model(tokenizer, spec.size)
     renderer = Renderer(tokenizer)
-    batches = training_batches(renderer, StreamSpec(DEMO), f"edge/{seed}")
+    batches = training_batches(renderer, StreamSpec(SMALL), f"edge/{seed}")
     matrices, others = split_parameters(model)
     optimizer = Optimizer(matrices, [(others, spec.other_lr)], spec.matrix_lr)
     schedule = Schedule(spec.steps)

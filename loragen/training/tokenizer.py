@@ -1,4 +1,4 @@
-"""Tokenizer of the demo models: a byte-fallback BPE over the words of the task suite.
+"""Tokenizer of the checkpoints: a byte-fallback BPE over the words of the task suite.
 
 It follows Llama 2 (spaces as U+2581, bytes for unknown characters), so that streaming detokenisers
 and grammar engines know it. Unlike Llama 2 it adds no space in front of a text: answers start

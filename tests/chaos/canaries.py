@@ -16,8 +16,8 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
 from loragen.suite.family import Family
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Prompt, Split
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
@@ -61,11 +61,11 @@ class CanaryCage:
         return list(found.values())
 
     def _right_ones(self) -> Iterator[Canary]:
-        families = [family for family in DEMO.seen if family.name in _FAMILIES]
+        families = [family for family in SMALL.seen if family.name in _FAMILIES]
         for start in count(0, _AT_ONCE):
             for family in families:
                 indices = range(start, start + _AT_ONCE)
-                drawn = [DEMO.draw(family, Split.TRAIN, index) for index in indices]
+                drawn = [SMALL.draw(family, Split.TRAIN, index) for index in indices]
                 yield from self._followed(family, drawn)
 
     @torch.inference_mode()

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from config.edge_model import POOL_FILE
 from loragen.method.pool import file_digest
-from tests.e2e.stack import CHECKPOINT, MODEL, Stack, demo_model, wait_until
+from tests.e2e.stack import CHECKPOINT, MODEL, Stack, small_model, wait_until
 from tests.fakes.gateway_process import GatewayProcess
 from tests.fakes.reordered import reordered
 
@@ -50,7 +50,7 @@ class Cluster:
         self._pool_ids = [file_digest(each / POOL_FILE) for each in (own, other)]
         self.stack = Stack(
             folder,
-            first=demo_model() | {"next_generator": str(other)},
+            first=small_model() | {"next_generator": str(other)},
             server=server,
             upgrades={"compiles_per_second": 50.0, "at_once": 4},
         )

@@ -156,6 +156,35 @@ def test_a_model_that_does_not_know_what_to_say_keeps_its_prompt(
         assert mode(gate, sure["id"]) == ("compiled", None)
 
 
+def test_answers_that_are_not_the_prompts_word_for_word_withhold_a_recipe(
+    valkey: Valkey, namespace: str
+) -> None:
+    store = redis_store(valkey.url, namespace)
+    with gateway(store, namespace, server=ON, edge={"min_agreement": 0.75}) as gate:
+        gate.generator.measured = (0.98, 0.7)
+        low = measured(gate, gate.create("Be odd.", **MANUAL)["id"])
+        assert (low["status"], low["fallback_reason"]) == ("fallback", "low_fidelity")
+        assert mode(gate, low["id"]) == ("prompt", "low_fidelity")
+        gate.create("Be even.")
+        wait_until(lambda: len(gate.generator.refines) == 1)
+        gate.generator.measured = (0.98, 0.75)
+        high = measured(gate, gate.create(PROMPT)["id"])
+        assert mode(gate, high["id"]) == ("compiled", None)
+
+
+def test_a_recipe_that_does_harm_is_refined_only_when_somebody_asks(gate: Gateway) -> None:
+    gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
+    task_id = gate.create(PROMPT)["id"]
+    measured(gate, task_id)
+    assert mode(gate, task_id) == ("prompt", "low_fidelity")
+    gate.generator.does_harm = False
+    gate.generator.measured = (0.3, 0.5)
+    gate.create("Be odd.")
+    wait_until(lambda: len(gate.generator.refines) == 1)  # the other's; measures come in order
+    assert shown(gate, task_id)["refine"] is None
+    assert gate.http.post(f"/v1/tasks/{task_id}/refine", json={}).status_code == 202
+
+
 def test_what_refining_finds_of_the_models_doubt_counts_too(valkey: Valkey, namespace: str) -> None:
     store = redis_store(valkey.url, namespace)
     with gateway(store, namespace, edge={"max_doubt": 0.05}) as gate:

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.environment import child_environment
 
 ROOT = Path(__file__).parents[2]
-CHECKPOINT = ROOT / "checkpoints" / "demo"
+CHECKPOINT = ROOT / "checkpoints" / "small"
 MODEL = "demo"
 START_SECONDS = 300.0
 
@@ -41,7 +41,7 @@ class Stack:
         upgrades: dict[str, Any] | None = None,
         logs: dict[str, Any] | None = None,
     ) -> None:
-        """Start the demo's edge model, or `first` instead, and more models; none has a port yet.
+        """Start the tests' edge model, or `first` instead, and more models; none has a port yet.
 
         Unless told to it measures no recipe: hundreds of tasks, most of them measured to be worth
         too little and then refined, would take minutes of two cores from other tests.
@@ -56,12 +56,12 @@ class Stack:
         self.config: dict[str, Any] = {
             "state_dir": str(self.state),
             "server": {"port": self.port, "measure": measure, **(server or {})},
-            "auto": {"min_prompt_tokens": 8},  # the demo's prompts are short
+            "auto": {"min_prompt_tokens": 8},  # the small suite's prompts are short
             "upgrades": upgrades or {},
             "logs": logs or {},
             "generator": {"port": generator_port, "metrics_port": self.generator_metrics_port},
             "edge_models": [
-                (first or demo_model()) | {"port": worker_port, "workers": workers},
+                (first or small_model()) | {"port": worker_port, "workers": workers},
                 *(m | {"port": p} for m, p in zip(more_models, more_ports, strict=True)),
             ],
         }
@@ -173,9 +173,9 @@ class Stack:
         self.process.wait(60)
 
 
-def demo_model() -> dict[str, Any]:
-    """Return the edge model that `make demo` serves."""
-    (model,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())["edge_models"]
+def small_model() -> dict[str, Any]:
+    """Return the edge model that tests serve."""
+    (model,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
     return {
         **model,
         "model": str(CHECKPOINT / "edge"),

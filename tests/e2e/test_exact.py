@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from loragen.recipe import Recipe
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from tests.e2e.reference import Reference
 from tests.e2e.stack import MODEL, Stack
@@ -83,9 +83,9 @@ def answers_of(reference: Reference, questions: list[Question]) -> list[list[int
 def test_mixed_concurrent_requests_match_the_reference(stack: Stack, reference: Reference) -> None:
     stack.redis().flushall()
     rng = Random(7)
-    families = DEMO.seen
+    families = SMALL.seen
     prompts = [
-        DEMO.draw(families[i % len(families)], Split.UNSEEN_PROMPTS, 10_000 + i)
+        SMALL.draw(families[i % len(families)], Split.UNSEEN_PROMPTS, 10_000 + i)
         for i in range(TASKS)
     ]
     tasks = [stack.create(prompt.text, min_fidelity=0) for prompt in prompts]

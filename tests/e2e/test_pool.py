@@ -15,10 +15,10 @@ from loragen.method.edge import EdgeModel
 from loragen.method.gatespace import stack_gates
 from loragen.method.pool import Pool
 from loragen.recipe import Recipe
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Prompt, Split
 from loragen.template import CompiledTemplate
-from tests.e2e.stack import CHECKPOINT, MODEL, ROOT, Stack, demo_model, wait_until
+from tests.e2e.stack import CHECKPOINT, MODEL, ROOT, Stack, small_model, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,13 @@ PROBES, ASKED = 32, 8
 
 @pytest.fixture(scope="module")
 def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The demo's edge model as any other one: with a pool of its own weights, and no generator."""
+    """The tests' edge model as any other one: with a pool of its own weights, and no generator."""
     folder = tmp_path_factory.mktemp("pool")
     pool = folder / "pool.safetensors"
     loragen = str(Path(sys.executable).parent / "loragen")
     model = ("--model", str(CHECKPOINT / "edge"), "--out", str(pool))
     subprocess.run((loragen, "bootstrap-pool", *model), cwd=ROOT, check=True, timeout=120)
-    edge = {key: value for key, value in demo_model().items() if key != "generator"}
+    edge = {key: value for key, value in small_model().items() if key != "generator"}
     running = Stack(folder, first=edge | {"pool": str(pool)})
     try:
         running.wait_ready()
@@ -44,8 +44,8 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def draw(family: str) -> Prompt:
-    (found,) = (each for each in DEMO.seen if each.name == family)
-    return DEMO.draw(found, Split.UNSEEN_PROMPTS, 7)
+    (found,) = (each for each in SMALL.seen if each.name == family)
+    return SMALL.draw(found, Split.UNSEEN_PROMPTS, 7)
 
 
 def questions(prompt: Prompt, count: int) -> list[str]:

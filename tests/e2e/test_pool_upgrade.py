@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config.cli import cli
-from tests.e2e.stack import CHECKPOINT, Stack, demo_model, wait_until
+from tests.e2e.stack import CHECKPOINT, Stack, small_model, wait_until
 from tests.fakes.reordered import reordered
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def upgrading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("upgrade")
     new = reordered(CHECKPOINT / "generator", folder / "new")
-    running = Stack(folder, first=demo_model() | {"next_generator": str(new)})
+    running = Stack(folder, first=small_model() | {"next_generator": str(new)})
     try:
         running.wait_ready()
         yield running

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any
 
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from tests.e2e.stack import Stack, wait_until
 
@@ -11,7 +11,7 @@ QUESTIONS = 24
 
 
 def test_a_task_is_refined_on_probes_and_serves_on(stack: Stack) -> None:
-    prompt = DEMO.draw(DEMO.seen[-1], Split.UNSEEN_PROMPTS, 7)
+    prompt = SMALL.draw(SMALL.seen[-1], Split.UNSEEN_PROMPTS, 7)
     asked = [prompt.ask(Random(number)) for number in range(400)]
     questions = list(dict.fromkeys(each.question for each in asked))[:QUESTIONS]
     assert len(questions) == QUESTIONS

@@ -21,7 +21,7 @@ def tool(name: str, **parameters: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-# The demo generator reads 500 tokens, and knows no word of JSON schemas: most tools take nothing.
+# The generator reads 500 tokens, and knows no word of JSON schemas: most tools take nothing.
 TOOLS = [
     tool("order", item={"enum": ITEMS}),
     tool("price", item={"enum": ITEMS}),
@@ -96,7 +96,7 @@ def test_the_client_may_send_the_tools_again_and_stream(stack: Stack, task: dict
 
 
 def test_a_call_in_the_models_own_words_is_parsed(stack: Stack, task: dict[str, Any]) -> None:
-    """The demo model calls no tool by itself, so a grammar leaves it nothing else to say."""
+    """The model calls no tool by itself, so a grammar leaves it nothing else to say."""
     spoken = r'<tool_call>\{"name": "order", "arguments": \{"item": "lamp"\}\}</tool_call>'
     answer = call(stack, task, tool_choice="auto", structured_outputs={"regex": spoken})
     assert answer["choices"][0]["finish_reason"] == "tool_calls"

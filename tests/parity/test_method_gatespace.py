@@ -19,7 +19,7 @@ from loragen.method.pool import Pool
 from loragen.recipe import Recipe
 from loragen.template import CompiledTemplate
 
-CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "demo"
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "small"
 PROMPTS = (
     "You are Ada, the assistant of Acme in Paris. Greet people with Ahoy.",
     "If the review is good, say sunny; if it is bad, say stormy.",

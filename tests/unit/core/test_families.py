@@ -67,7 +67,7 @@ def test_a_published_template_tells_its_family(model: str) -> None:
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}",
         "{{ raise_exception('no') }}",
         "{{ 1 }}",
-        (Path(__file__).parents[3] / "checkpoints/demo/edge/chat_template.jinja").read_text(),
+        (Path(__file__).parents[3] / "checkpoints/small/edge/chat_template.jinja").read_text(),
     ],
 )
 def test_an_unknown_template_is_of_no_family(source: str) -> None:

@@ -10,29 +10,29 @@ RECIPE = "ab" * 32
 
 
 @pytest.mark.parametrize(
-    ("fidelity", "doubt", "refusal"),
+    ("fidelity", "doubt", "agreement", "refusal"),
     [
-        (0.8, 0.1, None),
-        (1.2, 0.0, None),
-        (0.79, 0.1, "low_fidelity"),
-        (None, 0.1, "prompt_has_no_effect"),
-        (1.0, 0.11, "model_unsure"),
-        (0.1, 0.11, "model_unsure"),
-        (None, 0.11, "model_unsure"),
-        (1.0, None, None),
+        (0.8, 0.1, 0.7, None),
+        (1.2, 0.0, 1.0, None),
+        (0.79, 0.1, 1.0, "low_fidelity"),
+        (0.99, 0.1, 0.69, "low_fidelity"),
+        (None, 0.1, 0.0, "prompt_has_no_effect"),
+        (1.0, 0.11, 1.0, "model_unsure"),
+        (0.1, 0.11, 0.0, "model_unsure"),
+        (None, 0.11, 1.0, "model_unsure"),
+        (1.0, None, None, None),
     ],
 )
 def test_a_recipe_serves_that_is_faithful_to_a_model_that_knows_what_to_say(
-    fidelity: float | None, doubt: float | None, refusal: str | None
+    fidelity: float | None, doubt: float | None, agreement: float | None, refusal: str | None
 ) -> None:
-    gate = Gate(0.8, max_doubt=0.1)
-    assert gate.refusal(fidelity, doubt) == refusal
-    assert gate.is_mendable(fidelity, doubt) is (refusal == "low_fidelity")
+    gate = Gate(0.8, max_doubt=0.1, min_agreement=0.7)
+    assert gate.refusal(fidelity, doubt, agreement) == refusal
 
 
-def test_doubt_counts_only_where_it_is_asked_for() -> None:
-    assert Gate(0.8).refusal(0.9, 5.0) is None
-    assert Gate(0.0, max_doubt=0.1).refusal(None, 5.0) is None
+def test_doubt_and_agreement_count_only_where_they_are_asked_for() -> None:
+    assert Gate(0.8).refusal(0.9, 5.0, 0.0) is None
+    assert Gate(0.0, max_doubt=0.1, min_agreement=1.0).refusal(None, 5.0, 0.0) is None
 
 
 def task(measurement: Measurement | None) -> Task:
@@ -47,10 +47,19 @@ def task(measurement: Measurement | None) -> Task:
 
 def test_a_task_holds_its_measure_against_its_models_bar() -> None:
     unsure = task(Measurement.of(RECIPE, fidelity=1.0, doubt=0.2))
-    assert unsure.withheld(None) is None
-    assert unsure.withheld(0.2) is None
-    assert unsure.withheld(0.19) == "model_unsure"
-    assert task(None).withheld(0.1) is None
+    assert unsure.withheld(Gate()) is None
+    assert unsure.withheld(Gate(max_doubt=0.2)) is None
+    assert unsure.withheld(Gate(max_doubt=0.19)) == "model_unsure"
+    assert task(None).withheld(Gate(max_doubt=0.1)) is None
+    differs = task(Measurement.of(RECIPE, fidelity=1.0, agreement=0.5))
+    assert differs.withheld(Gate(min_agreement=0.5)) is None
+    assert differs.withheld(Gate(min_agreement=0.51)) == "low_fidelity"
+
+
+def test_the_least_fidelity_is_the_tasks_own() -> None:
+    poor = task(Measurement.of(RECIPE, fidelity=0.5))
+    assert poor.withheld(Gate(min_fidelity=0.1)) == "low_fidelity"
+    assert poor.model_copy(update={"min_fidelity": 0.5}).withheld(Gate(1.0)) is None
 
 
 def test_a_task_remembers_a_bounded_number_of_measures() -> None:
@@ -79,12 +88,14 @@ def test_a_task_remembers_a_bounded_number_of_measures() -> None:
 def test_a_new_recipe_is_on_probation_where_the_last_one_did_not_pass(
     last: Measurement | None, *, waits: bool
 ) -> None:
-    assert task(last).is_on_probation(0.1) is waits
-    assert not task(last).model_copy(update={"min_fidelity": 0.0}).is_on_probation(0.1)
+    assert task(last).is_on_probation(Gate(max_doubt=0.1)) is waits
+    assert (
+        not task(last).model_copy(update={"min_fidelity": 0.0}).is_on_probation(Gate(max_doubt=0.1))
+    )
 
 
 def test_a_record_from_before_doubt_was_measured_is_judged_without_it() -> None:
     old = Measurement.model_validate({"recipe": RECIPE[:16], "fidelity": 0.9, "agreement": 1.0})
-    assert task(old).withheld(0.01) is None
+    assert task(old).withheld(Gate(max_doubt=0.01)) is None
     low = Measurement.model_validate({"recipe": RECIPE[:16], "fidelity": 0.5})
-    assert task(low).withheld(0.01) == "low_fidelity"
+    assert task(low).withheld(Gate(max_doubt=0.01)) == "low_fidelity"

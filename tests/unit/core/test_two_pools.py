@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loragen.gate import Gate
 from loragen.measurement import Measurement, RefineOutcome
 from loragen.task import RecipeRef, Task, TaskRecord
 from tests.contract.store_contract import REF, task_of
@@ -70,7 +71,7 @@ def test_the_first_pool_with_a_recipe_that_may_be_served_is_best() -> None:
     both = compiled(compiled(task_of(0), A), B)
 
     def best(task: Task, *pool_ids: str) -> Task:
-        return task.best_of(pool_ids, lambda view: view.withheld(None))
+        return task.best_of(pool_ids, lambda view: view.withheld(Gate()))
 
     assert best(both, A, B).recipe == ref(A)
     assert best(both, B, A).recipe == ref(B)
@@ -78,7 +79,7 @@ def test_the_first_pool_with_a_recipe_that_may_be_served_is_best() -> None:
     assert best(both, C).recipe is None
     assert best(both) is both
     poor = compiled(both, A, measurement=Measurement.of(ref(A).id, fidelity=0.1))
-    assert poor.withheld(None) == "low_fidelity"
+    assert poor.withheld(Gate()) == "low_fidelity"
     assert best(poor, A, B).recipe == ref(B)
     assert best(poor, A, C).recipe == ref(A)
     assert best(task_of(0), A, B) == task_of(0)

@@ -13,7 +13,7 @@ from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Recipe
 
-CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 PROMPTS = ("Every answer is JSON: the key is amber and the value is the item.", "Say amber.")
 QUESTION = "<s><|user|>I want a chair.<|end|><|assistant|>"
 

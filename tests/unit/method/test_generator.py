@@ -12,7 +12,7 @@ from loragen.method.pool import Pool, edge_fingerprint
 from loragen.recipe import Level
 from loragen.template import CompiledTemplate
 
-CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 PROMPTS = [
     "Say amber.",
     "If the review is good, say sunny; if it is bad, say stormy.",

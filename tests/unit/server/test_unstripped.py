@@ -12,7 +12,7 @@ from server.answer import Provenance
 from server.plan import Plan
 from server.tally import Tally
 
-EDGE = Path(__file__).parents[3] / "checkpoints" / "demo" / "edge"
+EDGE = Path(__file__).parents[3] / "checkpoints" / "small" / "edge"
 PROMPT = "You help customers of a shop. " * 6
 CHATS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "Hi"}],

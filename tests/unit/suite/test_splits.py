@@ -6,16 +6,16 @@ from random import Random
 
 import pytest
 
-from loragen.suite import boilerplate, demo
-from loragen.suite.demo import DEMO
+from loragen.suite import boilerplate, small
 from loragen.suite.family import Family, expand
 from loragen.suite.frames import Framed
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Catalogue, Split
 from loragen.suite.table import Table
 from loragen.suite.tenants import TENANTS
 
 PROMPTS = 80
-CASES = [(catalogue, family) for catalogue in (DEMO, TENANTS) for family in catalogue.seen]
+CASES = [(catalogue, family) for catalogue in (SMALL, TENANTS) for family in catalogue.seen]
 NAMES = [f"{catalogue.name}-{family.name}" for catalogue, family in CASES]
 
 
@@ -65,7 +65,7 @@ def expansions(templates: tuple[str, ...]) -> set[str]:
 def test_wordings_are_many_and_held_out_ones_are_others(
     catalogue: Catalogue, family: Family
 ) -> None:
-    least = (8, 2) if catalogue is DEMO else (30, 8)
+    least = (8, 2) if catalogue is SMALL else (30, 8)
     forms = [expansions(family.wordings), expansions(family.held_out_wordings)]
     assert forms[0].isdisjoint(forms[1])
     counts = [len(form) for form in forms]
@@ -79,7 +79,7 @@ def test_wordings_are_many_and_held_out_ones_are_others(
     assert counts[1] >= least[1]
 
 
-@pytest.mark.parametrize("catalogue", [DEMO, TENANTS], ids=lambda catalogue: catalogue.name)
+@pytest.mark.parametrize("catalogue", [SMALL, TENANTS], ids=lambda catalogue: catalogue.name)
 def test_evaluation_uses_no_word_that_training_never_showed(catalogue: Catalogue) -> None:
     seen = trained_words(catalogue)
     evaluated = [(family, Split.UNSEEN_WORDINGS) for family in catalogue.seen]
@@ -89,7 +89,7 @@ def test_evaluation_uses_no_word_that_training_never_showed(catalogue: Catalogue
             assert words(catalogue.draw(family, split, index).text) <= seen
 
 
-@pytest.mark.parametrize("catalogue", [DEMO, TENANTS], ids=lambda catalogue: catalogue.name)
+@pytest.mark.parametrize("catalogue", [SMALL, TENANTS], ids=lambda catalogue: catalogue.name)
 def test_answers_need_the_prompt(catalogue: Catalogue) -> None:
     """All of them, but questions about what a table does not list."""
     for family in (*catalogue.seen, *catalogue.unseen):
@@ -99,7 +99,7 @@ def test_answers_need_the_prompt(catalogue: Catalogue) -> None:
         assert needed >= 35 if isinstance(family, Table) else needed == 50
 
 
-@pytest.mark.parametrize("catalogue", [DEMO, TENANTS], ids=lambda catalogue: catalogue.name)
+@pytest.mark.parametrize("catalogue", [SMALL, TENANTS], ids=lambda catalogue: catalogue.name)
 def test_a_prompt_is_a_function_of_family_split_and_index(catalogue: Catalogue) -> None:
     family = catalogue.seen[0]
     first, again = (catalogue.draw(family, Split.TRAIN, 7) for _ in range(2))
@@ -107,7 +107,7 @@ def test_a_prompt_is_a_function_of_family_split_and_index(catalogue: Catalogue) 
     assert first.ask(Random(1)) == again.ask(Random(1))
 
 
-@pytest.mark.parametrize("surround", [demo.surround, boilerplate.surround])
+@pytest.mark.parametrize("surround", [small.surround, boilerplate.surround])
 def test_surroundings_keep_the_rule_whole(surround: Callable[[str, Random], str]) -> None:
     assert all("Say X." in surround("Say X.", Random(seed)) for seed in range(100))
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from loragen.method.generator import Generator
 from loragen.method.refine import RefineSpec
 from loragen.recipe import Level, Recipe
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
@@ -22,14 +22,14 @@ from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 from server.gate_shares import GateShares
 
-CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 COLLAPSED = 0.4
 """Where `LoragenRouterCollapsed` begins."""
 
 
 def test_a_sabotaged_recipe_is_found_to_do_harm() -> None:
     layout = Layout(CHECKPOINT)
-    prompt = DEMO.draw(DEMO.seen[7], Split.UNSEEN_PROMPTS, 0).text
+    prompt = SMALL.draw(SMALL.seen[7], Split.UNSEEN_PROMPTS, 0).text
     (recipe,) = Generator.load(layout.generator(Level.DENSE)).compile([prompt])
     sabotaged = Recipe.encode(-2 * recipe.gates, pool_id=recipe.pool_id, level=Level.DENSE)
     refiner = load_refiner(layout, RefineSpec(measure_probes=8))
@@ -54,8 +54,8 @@ def experts_in_use(balance: float, tokenizer: PreTrainedTokenizerBase, folder: P
     run = GeneratorRun(edge, tokenizer, spec, 0, folder / f"{balance}.pt")
     run.train(steps=240)
     texts = [
-        DEMO.draw(family, Split.UNSEEN_PROMPTS, index).text
-        for family in DEMO.seen
+        SMALL.draw(family, Split.UNSEEN_PROMPTS, index).text
+        for family in SMALL.seen
         for index in range(4)
     ]
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -76,6 +76,6 @@ def experts_in_use(balance: float, tokenizer: PreTrainedTokenizerBase, folder: P
 @pytest.mark.slow
 def test_a_router_trained_without_its_balance_term_collapses(tmp_path: Path) -> None:
     """At a rate that makes it quick; the term as the paper has it keeps it from that."""
-    tokenizer = train_tokenizer(DEMO, 2048, seed=0)
+    tokenizer = train_tokenizer(SMALL, 2048, seed=0)
     assert experts_in_use(0.0, tokenizer, tmp_path) < COLLAPSED
     assert experts_in_use(0.01, tokenizer, tmp_path) > COLLAPSED

@@ -7,9 +7,10 @@ from loragen.training.__main__ import app
 
 def test_help_names_commands_and_options() -> None:
     runner = CliRunner()
-    assert "checkpoint" in runner.invoke(app, ["--help"]).output
+    assert "evaluate-refine" in runner.invoke(app, ["--help"]).output
     for command, option in (
-        ("checkpoint", "--seed"),
+        ("demo", "--seed"),
+        ("small", "--stage"),
         ("evaluate", "--catalogue"),
         ("generator", "--minutes"),
     ):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.training.curriculum import Phase, Position
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.pretrain import EdgeSize
@@ -65,7 +65,7 @@ def test_rates_decay_over_the_last_phase() -> None:
 @pytest.fixture
 def spec() -> RunSpec:
     return RunSpec(
-        DEMO,
+        SMALL,
         EdgeSize(hidden=32, layers=1, heads=1, intermediate=32),
         phases=(
             Phase("pairs", 0, steps=4, matrix_lr=0.02, other_lr=3e-3),

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.training.batches import IGNORED, Renderer
 from loragen.training.drill import STYLES, Drill, Style
 from loragen.training.tokenizer import train_tokenizer
@@ -14,12 +14,12 @@ from loragen.training.tokenizer import train_tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(DEMO, 2048, seed=0)
+    return train_tokenizer(SMALL, 2048, seed=0)
 
 
 @pytest.fixture(scope="module")
 def drill(tokenizer: PreTrainedTokenizerBase) -> Drill:
-    return Drill(tokenizer, DEMO.words, rows=8, questions=4)
+    return Drill(tokenizer, SMALL.words, rows=8, questions=4)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Catalogue, Split
 from loragen.suite.tenants import LOOKUPS, TENANTS
 from loragen.training.edge_evaluation import EdgeEvaluator
 
-EDGE = Path(__file__).parents[3] / "checkpoints" / "demo" / "edge"
+EDGE = Path(__file__).parents[3] / "checkpoints" / "small" / "edge"
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def tables() -> Catalogue:
 
 
 def test_the_shipped_edge_follows_prompts_in_context_only() -> None:
-    figures = EdgeEvaluator(EDGE, DEMO).score(Split.UNSEEN_PROMPTS, prompts=4)
-    assert set(figures["per_family"]) == {family.name for family in DEMO.seen}
+    figures = EdgeEvaluator(EDGE, SMALL).score(Split.UNSEEN_PROMPTS, prompts=4)
+    assert set(figures["per_family"]) == {family.name for family in SMALL.seen}
     assert figures["full_prompt"] >= 0.85
     assert figures["none"] <= 0.15
     assert figures["tables_by_rows"] == {}

@@ -9,7 +9,7 @@ from loragen.method.edge import EdgeModel
 from loragen.method.reader import Reader
 from loragen.method.router import RouterSpec
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.training.batches import IGNORED, Batch, Renderer, StreamSpec, training_batches
 from loragen.training.fit import LINEARS, TrainablePool, recipe_loss, to_columns
 from loragen.training.optimizer import Optimizer, Schedule, orthogonalise, split_parameters
@@ -23,23 +23,23 @@ from loragen.training.passes import (
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 
-SMALL = EdgeSize(hidden=32, layers=2, heads=1, intermediate=48)
+TINY = EdgeSize(hidden=32, layers=2, heads=1, intermediate=48)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(DEMO, 2048, seed=0)
+    return train_tokenizer(SMALL, 2048, seed=0)
 
 
 @pytest.fixture
 def edge(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return new_model(tokenizer, SMALL)
+    return new_model(tokenizer, TINY)
 
 
 @pytest.fixture(scope="module")
 def batch(tokenizer: PreTrainedTokenizerBase) -> Batch:
-    stream = training_batches(Renderer(tokenizer), StreamSpec(DEMO, rows=4, segments=3), "test")
+    stream = training_batches(Renderer(tokenizer), StreamSpec(SMALL, rows=4, segments=3), "test")
     return next(stream)
 
 
@@ -110,7 +110,7 @@ def test_the_gradient_reaches_meta_router_cloud_and_pool(
     spec = RouterSpec(
         level=level, cloud_hidden=32, hidden=32, layers=2, linears=len(LINEARS), experts=4
     )
-    cloud = new_model(tokenizer, SMALL).model
+    cloud = new_model(tokenizer, TINY).model
     reader = Reader(cloud, spec)
     gates = to_columns(reader(batch.prompts, batch.prompts != 0), rank=2)
     recipe_loss(EdgeModel(edge, LINEARS, pool.experts()), batch, gates, 1).backward()

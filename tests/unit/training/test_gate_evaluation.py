@@ -10,26 +10,31 @@ import yaml
 from loragen.gate import Gate
 from loragen.method.fidelity import Fidelity
 from loragen.method.refine import RefineSpec
-from loragen.suite.demo import DEMO
 from loragen.suite.identities import SIGNOFF
 from loragen.suite.rewrites import START
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import GateEvaluator, Outcome, _gate
-from loragen.training.gated import DEMO_GATE
+from loragen.training.gated import DEMO_GATE, SMALL_GATE
 from loragen.training.resampling import interval
 
 ROOT = Path(__file__).parents[3]
-CHECKPOINT = ROOT / "checkpoints" / "demo"
+CHECKPOINT = ROOT / "checkpoints" / "small"
 GATE = Gate(0.8, max_doubt=0.1)
 
 
-def outcome(first: float | None, second: float | None, *, doubt: float = 0.0) -> Outcome:
+def outcome(
+    first: float | None, second: float | None, *, doubt: float = 0.0, does_harm: bool = False
+) -> Outcome:
     """Return a task whose recipe is right once in four, refined twice, with the prompt always."""
     ways = (("recipe", 1), ("refined", 2), ("full_prompt", 4))
     hits = {way: torch.arange(4) < right for way, right in ways}
     return Outcome(
-        "any", Fidelity(first, 1.0, doubt=doubt), Fidelity(second, 1.0, doubt=doubt), hits
+        "any",
+        Fidelity(first, 1.0, doubt=doubt, does_harm=does_harm),
+        Fidelity(second, 1.0, doubt=doubt),
+        hits,
     )
 
 
@@ -53,6 +58,11 @@ def test_the_gate_serves_as_the_gateway_does(
     assert outcome(first, second, doubt=0.2).served(Gate(0.8)) == way
 
 
+def test_a_recipe_that_does_harm_is_not_refined_by_itself() -> None:
+    assert outcome(0.0, 0.9).served(GATE) == "refined"
+    assert outcome(0.0, 0.9, does_harm=True).served(GATE) == "full_prompt"
+
+
 def test_what_cannot_be_measured_keeps_its_prompt() -> None:
     (hits,) = [outcome(1.0, 1.0).hits]
     assert Outcome("any", None, None, hits).served(GATE) == "full_prompt"
@@ -60,9 +70,21 @@ def test_what_cannot_be_measured_keeps_its_prompt() -> None:
     assert not outcome(None, None).is_measurable
 
 
-def test_the_demo_is_evaluated_by_the_gate_it_is_served_with() -> None:
-    (model,) = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text("utf-8"))["edge_models"]
-    assert model["max_doubt"] == DEMO_GATE.max_doubt
+@pytest.mark.parametrize(
+    ("config", "gate"),
+    [
+        ("config/small.yaml", SMALL_GATE),
+        ("config/demo.yaml", DEMO_GATE),
+        ("config/several-models.yaml", DEMO_GATE),
+        ("k8s/overlays/cpu-dev/loragen.yaml", DEMO_GATE),
+    ],
+)
+def test_checkpoints_are_evaluated_by_the_gates_they_are_served_with(
+    config: str, gate: Gate
+) -> None:
+    model = yaml.safe_load((ROOT / config).read_text("utf-8"))["edge_models"][0]
+    bars = Gate(max_doubt=model["max_doubt"], min_agreement=model.get("min_agreement", 0.0))
+    assert bars == gate
 
 
 def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
@@ -75,15 +97,16 @@ def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
 
 
 def test_the_shipped_checkpoint_is_measured_refined_and_served() -> None:
-    catalogue = replace(DEMO, seen=(SIGNOFF, START))
+    catalogue = replace(SMALL, seen=(SIGNOFF, START))
     spec = RefineSpec(steps=4, lr=0.02, probes_per_step=4, self_probes=12, measure_probes=8)
-    figures = GateEvaluator(Layout(CHECKPOINT), catalogue, spec).score(Split.UNSEEN_PROMPTS, 2)
+    evaluator = GateEvaluator(Layout(CHECKPOINT), catalogue, spec, SMALL_GATE)
+    figures = evaluator.score(Split.UNSEEN_PROMPTS, 2)
     assert figures["tasks"] == sum(figures["ways"].values()) == 4
     assert figures["full_prompt"] >= 0.8
     assert figures["served"] >= 0.8
     assert figures["by_threshold"]["0.0"]["compiled_share"] == 1.0
     assert set(figures["per_family"]) == {"signoff", "start"}
-    assert set(figures["by_doubt"]) >= {"None", str(DEMO_GATE.max_doubt)}
+    assert set(figures["by_doubt"]) >= {"None", str(SMALL_GATE.max_doubt)}
     assert all(0 <= row["median_doubt"] < 0.1 for row in figures["per_family"].values())
     low, high = figures["ci95"]["served"]
     assert low <= figures["served"] <= high

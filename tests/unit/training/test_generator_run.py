@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.method.generator import Generator
 from loragen.recipe import Level
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.tables import GLOSSARY
 from loragen.suite.tenants import TENANTS
 from loragen.template import FILE_NAME
@@ -39,7 +39,7 @@ SPEC = GeneratorRunSpec(
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer(DEMO, 2048, seed=0)
+    return train_tokenizer(SMALL, 2048, seed=0)
 
 
 @pytest.fixture
@@ -94,8 +94,11 @@ def test_a_published_run_goes_on_to_its_end(
     assert position.exists()
     assert train_generator(layout, SPEC, 3)
     assert not state.exists()
-    assert not position.exists()
     Generator.load(layout.generator(SPEC.level))
+    files = sorted(layout.generator(SPEC.level).iterdir())
+    before = [file.read_bytes() for file in files]
+    assert train_generator(layout, SPEC, 3)  # as after a stop before anybody knew that it was over
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_a_frozen_phase_leaves_the_cloud_model_as_it_is(

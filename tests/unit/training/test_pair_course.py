@@ -43,6 +43,7 @@ SPEC = PairSpec(
 )
 TOGETHER = replace(
     TEXT,
+    course="together",
     pair_experts=3,
     phases=(Phase("together", 0, 2, text_share=1.0, short_share=1.0),),
     pair_lr=1e-2,
@@ -121,8 +122,11 @@ def test_a_course_goes_on_at_the_stage_where_it_stopped(
 def test_a_course_is_taken_once_and_ends_the_text_course(layout: Layout, tmp_path: Path) -> None:
     own = copy_of(layout, tmp_path)
     train_pairs(own, SPEC, 5)
+    before = tensors(own)
+    train_pairs(own, SPEC, 5)  # as after a stop before anybody knew that it was over
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(own).items())
     with pytest.raises(ConfigError, match="has 3 pair experts"):
-        train_pairs(own, SPEC, 5)
+        train_pairs(own, replace(SPEC, experts=4), 5)
     with pytest.raises(ConfigError, match="has 3 pair experts"):
         train_generator(own, TEXT, 3)
 
@@ -145,6 +149,8 @@ def test_all_parts_learn_together_after_a_course(layout: Layout, tmp_path: Path)
     pool_a = next(name for name in changed if name.endswith("A"))
     assert not torch.equal(after[pool_a][:, :4], before[pool_a][:, :4])
     assert not torch.equal(after[pool_a][:, 4:], before[pool_a][:, 4:])
+    assert train_generator(own, TOGETHER, 3)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in tensors(own).items())
 
 
 def test_a_course_needs_a_text_course_that_is_over(layout: Layout, tmp_path: Path) -> None:

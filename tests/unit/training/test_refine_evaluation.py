@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 
 from loragen.method.refine import RefineSpec
-from loragen.suite.demo import DEMO
 from loragen.suite.identities import SIGNOFF
 from loragen.suite.rewrites import START
+from loragen.suite.small import SMALL
 from loragen.training.checkpoint import Layout
 from loragen.training.refine_evaluation import evaluate_refine, rounded
 
-CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "demo"
+CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 
 
 def test_refining_from_the_recipe_keeps_what_it_could() -> None:
-    catalogue = replace(DEMO, seen=(SIGNOFF, START))
+    catalogue = replace(SMALL, seen=(SIGNOFF, START))
     spec = RefineSpec(steps=4, lr=0.02, probes_per_step=4)
     figures = evaluate_refine(Layout(CHECKPOINT), catalogue, spec, prompts=1, probes=4)
     assert set(figures["recipe"]["per_family"]) == {"signoff", "start"}

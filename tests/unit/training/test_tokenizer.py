@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.errors import InvalidRequest
-from loragen.suite.demo import DEMO
+from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.suite.words import COMPANIES, ITEMS, MARKS, NAMES
 from loragen.template import CompiledTemplate
 from loragen.training.tokenizer import CHAT_TEMPLATE, COMPILED_TEMPLATE, ROLES, SPACE
 
-EDGE = Path(__file__).parents[3] / "checkpoints" / "demo" / "edge"
+EDGE = Path(__file__).parents[3] / "checkpoints" / "small" / "edge"
 TOKENIZER: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(EDGE)
 TEMPLATE = CompiledTemplate.load(EDGE / "compiled_template.jinja")
 ITEM = {"type": "object", "properties": {"item": {"type": "string"}}}
@@ -104,7 +104,7 @@ def test_the_compiled_template_has_no_system_text() -> None:
 
 
 def test_turns_tokenized_apart_join_to_the_whole_chat() -> None:
-    prompt = DEMO.draw(DEMO.seen[0], Split.TRAIN, 0)
+    prompt = SMALL.draw(SMALL.seen[0], Split.TRAIN, 0)
     turn = prompt.ask(Random(0))
     chat = [
         {"role": "system", "content": prompt.text},

@@ -1,4 +1,4 @@
-"""The demo catalogue: eleven families of behaviours that the shipped checkpoint is trained on."""
+"""The small catalogue: eleven families of behaviours, of the checkpoint that tests serve."""
 
 from random import Random
 from typing import Final
@@ -50,8 +50,8 @@ def surround(rule: str, rng: Random) -> str:
     return " ".join(sentences)
 
 
-DEMO: Final = Catalogue(
-    name="demo",
+SMALL: Final = Catalogue(
+    name="small",
     seen=(
         PERSONA,
         SIGNOFF,
