@@ -88,8 +88,8 @@ def served(results: dict[str, Any]) -> str:
     compiled, refined = results["compile_ms"], results["refine_seconds"]
     return "\n".join(
         [
-            "Through the running server (`python -m bench.served`), the first",
-            f"{tasks} of these tasks; in brackets the same questions in process:",
+            f"Through the running server (`python -m bench.served`), {tasks} of the tasks of the",
+            "first table; in brackets the same questions in process:",
             "",
             "| | unseen prompts | unseen wordings | unseen families |",
             "|---|---|---|---|",

@@ -141,7 +141,7 @@ class Refinement:
         return await self._record(
             task,
             reply.pool_id,
-            lambda stored: _judged(stored, start_id, reply, recipe=recipe, seconds=seconds),
+            lambda stored: self._judged(stored, start_id, reply, recipe=recipe, seconds=seconds),
         )
 
     async def _record(
@@ -167,6 +167,53 @@ class Refinement:
         assert changed.refine is not None
         return changed.refine
 
+    def _judged(
+        self,
+        stored: Task,
+        start_id: str | None,
+        reply: RefineReply,
+        *,
+        recipe: Recipe,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """Return what changes about a task: the better recipe, and what both were worth.
+
+        One that passes the gate is better than one that does not, then fidelity decides. What the
+        start is worth is taken from its own measure where there is one, on more messages.
+        """
+        before, after = reply.fidelity_before, reply.fidelity_after
+        outcome = RefineOutcome(
+            status="kept",
+            probes=reply.probes,
+            held_out=reply.held_out,
+            fidelity_before=before,
+            fidelity_after=after,
+            agreement_before=reply.agreement_before,
+            agreement_after=reply.agreement_after,
+            seconds=seconds,
+        )
+        ref = stored.recipe
+        if (None if ref is None else ref.id) != start_id:
+            changed = {"status": "failed", "reason": "recipe_changed"}
+            return {"refine": outcome.model_copy(update=changed)}
+        if before is None or after is None:
+            return {"refine": outcome.model_copy(update={"reason": "prompt_has_no_effect"})}
+        refined = _measurement(recipe.id, after, reply.agreement_after, reply)
+        start = stored.measured
+        if start is None and start_id is not None:
+            start = _measurement(start_id, before, reply.agreement_before, reply)
+        start_passes = start is not None and self._standing.passes(stored, start)
+        if (self._standing.passes(stored, refined), after) > (start_passes, before):
+            return {
+                "refine": outcome.model_copy(update={"status": "done"}),
+                **stored.remeasured(refined),
+                **_with_recipe(reply, recipe),
+            }
+        kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
+        if start is None or stored.measured is not None:
+            return kept
+        return {**kept, **stored.remeasured(start)}
+
 
 def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
     task, recipe = resolved.task, resolved.recipe
@@ -177,40 +224,6 @@ def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
         probes=tuple(probes) or None,
         start=None if recipe is None else recipe.text,
     )
-
-
-def _judged(
-    stored: Task, start_id: str | None, reply: RefineReply, *, recipe: Recipe, seconds: float
-) -> dict[str, Any]:
-    """Return what changes about a task: the better recipe, and what both were worth."""
-    before, after = reply.fidelity_before, reply.fidelity_after
-    outcome = RefineOutcome(
-        status="kept",
-        probes=reply.probes,
-        held_out=reply.held_out,
-        fidelity_before=before,
-        fidelity_after=after,
-        agreement_before=reply.agreement_before,
-        agreement_after=reply.agreement_after,
-        seconds=seconds,
-    )
-    ref = stored.recipe
-    if (None if ref is None else ref.id) != start_id:
-        changed = {"status": "failed", "reason": "recipe_changed"}
-        return {"refine": outcome.model_copy(update=changed)}
-    if before is None or after is None:
-        return {"refine": outcome.model_copy(update={"reason": "prompt_has_no_effect"})}
-    if after > before:
-        return {
-            "refine": outcome.model_copy(update={"status": "done"}),
-            **stored.remeasured(_measurement(recipe.id, after, reply.agreement_after, reply)),
-            **_with_recipe(reply, recipe),
-        }
-    kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
-    if start_id is None:
-        return kept
-    measurement = _measurement(start_id, before, reply.agreement_before, reply)
-    return {**kept, **stored.remeasured(measurement)}
 
 
 def _measurement(

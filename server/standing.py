@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from loragen import metrics
 from loragen.gate import Gate
+from loragen.measurement import Measurement
 from loragen.task import FallbackReason, Task, TaskRecord
 
 logger = logging.getLogger(__name__)
@@ -14,7 +16,7 @@ class Standing:
     """Holds tasks against the gate of their edge models."""
 
     def __init__(self, bars: Mapping[str, Gate], *, measured: Collection[str]) -> None:
-        """Take the bars of edge models that have some, and which models are measured."""
+        """Take the bars of edge models, and which models are measured."""
         self._bars = bars
         self._are_measured = measured
 
@@ -32,10 +34,18 @@ class Standing:
     def is_mendable(self, task: Task) -> bool:
         """Whether a task is not served by its recipe, and is refined by itself.
 
-        One whose recipe does harm is not: its generator misread the prompt.
+        A new recipe that does harm on messages the model made up is not: its generator misread the
+        prompt. What clients ask, as live messages or probes, is worth fitting.
         """
-        does_harm = task.measured is not None and task.measured.does_harm
-        return self.withheld(task) == "low_fidelity" and not does_harm
+        if self.withheld(task) != "low_fidelity" or task.measured is None:
+            return False
+        is_made_up = task.measured.by == "measure" and not task.probes
+        return not (task.measured.does_harm and is_made_up)
+
+    def passes(self, task: Task, measurement: Measurement) -> bool:
+        """Whether a recipe of a task with this measurement would serve it."""
+        bars = self._bars.get(task.edge_model, Gate())
+        return measurement.refusal(replace(bars, min_fidelity=task.min_fidelity)) is None
 
     def note(self, before: Task, after: Task) -> None:
         """Count it where a new measurement began or ended that a task is served by its recipe."""

@@ -202,7 +202,8 @@ def save_generator(
 
     It takes the place of one that is there as a whole, so no folder holds parts of two.
     """
-    partial, old = (folder.with_name(f"{folder.name}.{word}") for word in ("partial", "old"))
+    mend_generator(folder)
+    partial, old = _beside(folder)
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -218,6 +219,18 @@ def save_generator(
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def mend_generator(folder: Path) -> None:
+    """Put back what was there, where `save_generator` was cut off between its two renames."""
+    _, old = _beside(folder)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return where a generator is written, and where the last one is kept meanwhile."""
+    return folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
 
 
 def generator_id(folder: Path, cloud_folder: Path) -> str:

@@ -26,7 +26,13 @@ from loragen.training.edge_evaluation import EdgeEvaluator
 from loragen.training.edge_run import EdgeRun, RunSpec
 from loragen.training.evaluation import evaluate
 from loragen.training.gated import DEMO_GATE, SMALL_GATE
-from loragen.training.generator_spec import DENSE, PAPER, TENANTS_DENSE, TENANTS_TOGETHER
+from loragen.training.generator_spec import (
+    DENSE,
+    PAPER,
+    TENANTS_DENSE,
+    TENANTS_TOGETHER,
+    GeneratorRunSpec,
+)
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import evaluate_refine
@@ -98,8 +104,8 @@ def small(
     stages = set(stage or Stage)
     actions: dict[Stage, Callable[[], object]] = {
         Stage.EDGE: lambda: train_edge(layout, EdgeSpec(), seed),
-        Stage.GENERATOR: lambda: train_generator(layout, DENSE, seed),
-        Stage.GENERATOR_L0: lambda: train_generator(layout, PAPER, seed),
+        Stage.GENERATOR: lambda: _train_anew(layout, DENSE, seed),
+        Stage.GENERATOR_L0: lambda: _train_anew(layout, PAPER, seed),
         Stage.CONTROL: lambda: train_control(layout, SMALL, seed),
         Stage.PROMPTS: lambda: write_prompts(layout, SMALL_SHOW),
     }
@@ -108,6 +114,12 @@ def small(
             logger.info("stage %s", name)
             act()
     write_card(layout, seed)
+
+
+def _train_anew(layout: Layout, spec: GeneratorRunSpec, seed: int) -> None:
+    """Train a generator whatever is there, but for a run that was stopped, which goes on."""
+    train_generator(layout, spec, seed)
+    layout.position(spec.level).unlink()  # or the same again would have nothing to do
 
 
 @app.command(name="edge")

@@ -22,7 +22,12 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loragen.errors import ConfigError
-from loragen.method.generator import Generator, GeneratorSpec, save_generator
+from loragen.method.generator import (
+    Generator,
+    GeneratorSpec,
+    mend_generator,
+    save_generator,
+)
 from loragen.method.pool import Pool, PoolSpec, edge_fingerprint
 from loragen.method.reader import Reader
 from loragen.recipe import Level
@@ -132,8 +137,11 @@ def train_generator(
             return True
     is_over = run.train(seconds=seconds)
     _write_generator(layout, run, spec)
-    stands = {"course": spec.course, **run.position.to_state()}
-    position.write_text(json.dumps(stands) + "\n", "utf-8")
+    partial = position.with_suffix(".partial")
+    partial.write_text(
+        json.dumps({"course": spec.course, **run.position.to_state()}) + "\n", "utf-8"
+    )
+    partial.replace(position)
     if is_over:
         state.unlink()
     return is_over
@@ -172,6 +180,7 @@ def _require_pairs(folder: Path, wanted: int) -> None:
 
 def _pair_experts(folder: Path) -> int:
     """Return how many pair experts the generator in a folder has; 0 where there is none."""
+    mend_generator(folder)
     return GeneratorSpec.load(folder).router.pair_experts if folder.exists() else 0
 
 

@@ -190,7 +190,9 @@ def _find_refined(stage: Stage) -> dict[str, str]:
         first, second = choice.first, choice.second
         if choice.recipe is None or first is None or second is None:
             continue
-        if not refuse(stage.show.bars(-_MARGIN), first) or refuse(stage.show.bars(_MARGIN), second):
+        is_sure = refuse(stage.show.bars(_MARGIN / 4), first) == "low_fidelity"
+        is_low = refuse(stage.show.bars(-_MARGIN), first) == "low_fidelity"
+        if not (is_sure and is_low) or refuse(stage.show.bars(_MARGIN), second):
             continue
         if stage.compiled_answers(choice.recipe, [turn.question]) == [turn.answer]:
             return _shown(prompt.text, turn)
@@ -206,8 +208,10 @@ def _find_refused(stage: Stage) -> dict[str, str]:
         if len(prompt.text) > stage.show.longest or not _is_followed(stage, prompt, turn):
             continue
         choice = stage.choose(prompt.text)
-        last = choice.second or choice.first
-        if choice.refusal and last and refuse(stage.show.bars(-_MARGIN), last):
+        measured = [each for each in (choice.first, choice.second) if each is not None]
+        bars = [stage.show.bars(margin) for margin in (-_MARGIN, _MARGIN)]
+        reasons = {refuse(bar, each) for bar in bars for each in measured}
+        if choice.refusal is not None and reasons == {choice.refusal}:
             return {**_shown(prompt.text, turn), "reason": choice.refusal}
     raise RuntimeError("every prompt is served without: train again, or show another family")
 

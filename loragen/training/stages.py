@@ -29,6 +29,7 @@ def run_stages(folder: Path, seed: int, actions: Mapping[str, Callable[[], objec
         state = json.loads(record.read_text("utf-8"))
     if state["seed"] != seed:
         raise ConfigError(f"{folder} is of seed {state['seed']}, not {seed}: use another folder")
+    _write(record, state)
     for name, act in actions.items():
         if name in state["done"]:
             logger.info("stage %s: done before", name)
@@ -36,7 +37,11 @@ def run_stages(folder: Path, seed: int, actions: Mapping[str, Callable[[], objec
         logger.info("stage %s", name)
         act()
         state["done"].append(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(".partial")
-        partial.write_text(json.dumps(state) + "\n", encoding="utf-8")
-        partial.replace(record)
+        _write(record, state)
+
+
+def _write(record: Path, state: dict[str, Any]) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps(state) + "\n", encoding="utf-8")
+    partial.replace(record)

@@ -172,6 +172,21 @@ def test_answers_that_are_not_the_prompts_word_for_word_withhold_a_recipe(
         assert mode(gate, high["id"]) == ("compiled", None)
 
 
+def test_refining_is_judged_by_the_gate_before_fidelity(valkey: Valkey, namespace: str) -> None:
+    """One wrong token costs little fidelity: the recipe that mends it may have a little less."""
+    store = redis_store(valkey.url, namespace)
+    with gateway(store, namespace, server=ON, edge={"min_agreement": 0.75}) as gate:
+        gate.generator.measured, gate.generator.fidelities = (1.0, 0.7), (1.0, 0.99)
+        task_id = gate.create(PROMPT)["id"]
+        wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+        assert mode(gate, task_id) == ("compiled", None)
+        gate.generator.fidelities = (0.9, 0.95)
+        gate.http.post(f"/v1/tasks/{task_id}/refine", json={})
+        wait_until(lambda: len(gate.generator.refines) == 2)
+        wait_until(lambda: shown(gate, task_id)["refine"]["fidelity_before"] == 0.9)
+        assert mode(gate, task_id) == ("compiled", None)
+
+
 def test_a_recipe_that_does_harm_is_refined_only_when_somebody_asks(gate: Gateway) -> None:
     gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
     task_id = gate.create(PROMPT)["id"]

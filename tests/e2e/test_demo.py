@@ -37,16 +37,16 @@ def settled(stack: Stack, prompt: str) -> dict[str, Any]:
         return shown
 
     wait_until(lambda: task()["measured"], PATIENCE)
-    wait_until(lambda: (task()["refine"] or {}).get("status") != "running", PATIENCE)
     if task()["fallback_reason"] == "low_fidelity":
-        wait_until(lambda: (task()["refine"] or {}).get("status") == "done", PATIENCE)
+        ends = ("done", "kept", "failed")
+        wait_until(lambda: (task()["refine"] or {}).get("status") in ends, PATIENCE)
     return task()
 
 
 @pytest.mark.parametrize("example", EXAMPLES["works"], ids=lambda each: each["question"])
 def test_a_prompt_that_works_is_answered_without_it(demo: Stack, example: dict[str, str]) -> None:
     task = settled(demo, example["system_prompt"])
-    assert (task["status"], task["refine"]) == ("ready", None)
+    assert (task["status"], task["refine"]) == ("ready", None), task
     reply = demo.ask(example["question"], task["id"])
     assert reply.headers["x-loragen-mode"] == "compiled"
     assert reply.json()["choices"][0]["message"]["content"] == example["answer"]
@@ -55,7 +55,7 @@ def test_a_prompt_that_works_is_answered_without_it(demo: Stack, example: dict[s
 def test_the_one_to_be_refined_is_and_then_works(demo: Stack) -> None:
     example = EXAMPLES["refined"]
     task = settled(demo, example["system_prompt"])
-    assert task["refine"]["status"] == "done"
+    assert (task["refine"] or {}).get("status") == "done", task
     reply = demo.ask(example["question"], task["id"])
     assert reply.headers["x-loragen-mode"] == "compiled"
     assert reply.json()["choices"][0]["message"]["content"] == example["answer"]

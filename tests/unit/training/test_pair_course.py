@@ -153,6 +153,16 @@ def test_all_parts_learn_together_after_a_course(layout: Layout, tmp_path: Path)
     assert all(torch.equal(tensor, after[name]) for name, tensor in tensors(own).items())
 
 
+def test_a_generator_whose_writing_was_cut_off_is_put_back(layout: Layout, tmp_path: Path) -> None:
+    own = copy_of(layout, tmp_path)
+    folder = own.generator(Level.DENSE)
+    folder.rename(folder.with_name("generator.old"))
+    folder.with_name("generator.new").mkdir()
+    train_pairs(own, SPEC, 5)
+    assert tensors(own)
+    assert not folder.with_name("generator.old").exists()
+
+
 def test_a_course_needs_a_text_course_that_is_over(layout: Layout, tmp_path: Path) -> None:
     own = copy_of(layout, tmp_path)
     own.state(Level.DENSE).touch()

@@ -34,6 +34,10 @@ def test_a_later_process_goes_on_at_the_stage_that_was_cut_off(tmp_path: Path) -
 
 
 def test_two_seeds_do_not_share_a_folder(tmp_path: Path) -> None:
-    run_stages(tmp_path, 0, {"a": lambda: None})
+    def cut() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(tmp_path, 0, {"a": cut})
     with pytest.raises(ConfigError, match="seed 0, not 1"):
         run_stages(tmp_path, 1, {"a": lambda: None})
