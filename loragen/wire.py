@@ -173,7 +173,7 @@ class RefineRequest(Message):
 class RefineReply(Message):
     """Router service to gateway: a refined recipe, and what it is worth.
 
-    Fidelity and agreement, of the start and of the recipe, are those of the probes held out.
+    Fidelity, agreement and harm, of the start and of the recipe, are those of the probes held out.
     Fidelity is None where the prompt has no effect on them. `doubt` is that of `MeasureReply`.
     """
 
@@ -187,6 +187,8 @@ class RefineReply(Message):
     fidelity_after: float | None
     agreement_before: float
     agreement_after: float
+    does_harm_before: bool = False
+    does_harm_after: bool = False
     doubt: float | None = None
     probes: int
     held_out: int

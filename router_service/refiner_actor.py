@@ -221,6 +221,8 @@ class RefinerActor:
             fidelity_after=refined.after.score,
             agreement_before=refined.before.agreement,
             agreement_after=refined.after.agreement,
+            does_harm_before=refined.before.does_harm,
+            does_harm_after=refined.after.does_harm,
             doubt=refined.after.doubt,
             probes=refined.fitted + refined.held_out,
             held_out=refined.held_out,

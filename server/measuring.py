@@ -1,11 +1,12 @@
 """Measuring: every new recipe is measured in the background; what is worth too little is refined.
 
-Of all gateways one measures a task, under a lease. When it dies its lease ends, and the next
-request to a task that waits for its measure begins another.
+Of all gateways one measures a task, under a lease. When it dies its lease ends, and a later request
+to the task begins another.
 """
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,8 @@ _NOT_THE_TASKS: Final = (
 _RETRIES: Final = 60
 _RETRY_SECONDS: Final = 5.0
 """Pause before a refiner that is away or full is asked again."""
+_REMIND_SECONDS: Final = 2 * LEASE_SECONDS
+"""Between two requests of a task that look whether its measure was lost: each asks for a lease."""
 
 
 class Measuring:
@@ -83,6 +86,8 @@ class Measuring:
         self._retry_seconds = retry_seconds
         self._turns = Turns(_AT_ONCE)
         self._running: dict[_Key, asyncio.Task[None]] = {}
+        self._reminded: set[_Key] = set()
+        self._reminded_since = -math.inf
 
     def is_on(self, edge_model: str) -> bool:
         """Whether the recipes of an edge model are measured."""
@@ -92,6 +97,18 @@ class Measuring:
         """Measure a task's recipe in the background, unless it is measured or under way."""
         if task.recipe is not None and task.measured is None:
             self._start(task, ())
+
+    def remind(self, task: Task) -> None:
+        """Start where whoever began may have died; a request does so now and then."""
+        if task.recipe is None or task.measured is not None:
+            return
+        now = time.monotonic()
+        if now - self._reminded_since > _REMIND_SECONDS:
+            self._reminded.clear()
+            self._reminded_since = now
+        if (key := _key(task)) not in self._reminded:
+            self._reminded.add(key)
+            self.start(task)
 
     def start_live(self, task: Task, live: Sequence[ProbeText]) -> None:
         """Measure a task's recipe again, on live messages; they are kept in memory alone.
@@ -181,9 +198,6 @@ class Measuring:
         except LoragenError as error:
             logger.warning("recipe not measured", extra={"task_id": task.id, "code": error.code})
             return Measurement.of(recipe.id, failure=error.code)
-        if reply.does_harm:
-            metrics.NEGATIVE_TRANSFER.inc()
-            logger.warning("recipe does harm", extra={"task_id": task.id})
         return Measurement.of(
             recipe.id,
             fidelity=reply.fidelity,

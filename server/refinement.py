@@ -198,10 +198,14 @@ class Refinement:
             return {"refine": outcome.model_copy(update=changed)}
         if before is None or after is None:
             return {"refine": outcome.model_copy(update={"reason": "prompt_has_no_effect"})}
-        refined = _measurement(recipe.id, after, reply.agreement_after, reply)
+        refined = _measurement(
+            reply, recipe.id, after, reply.agreement_after, does_harm=reply.does_harm_after
+        )
         start = stored.measured
         if start is None and start_id is not None:
-            start = _measurement(start_id, before, reply.agreement_before, reply)
+            start = _measurement(
+                reply, start_id, before, reply.agreement_before, does_harm=reply.does_harm_before
+            )
         start_passes = start is not None and self._standing.passes(stored, start)
         if (self._standing.passes(stored, refined), after) > (start_passes, before):
             return {
@@ -227,7 +231,7 @@ def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
 
 
 def _measurement(
-    recipe_id: str, fidelity: float, agreement: float, reply: RefineReply
+    reply: RefineReply, recipe_id: str, fidelity: float, agreement: float, *, does_harm: bool
 ) -> Measurement:
     return Measurement.of(
         recipe_id,
@@ -235,6 +239,7 @@ def _measurement(
         agreement=agreement,
         probes=reply.held_out,
         doubt=reply.doubt,
+        does_harm=does_harm,
         by="refine",
     )
 

@@ -65,6 +65,7 @@ async def resolve_request(
         if withheld == "not_measured":
             parts.measuring.start(task)  # unless it is under way: whoever began may have died
         return resolution.without_recipe(withheld)
+    parts.measuring.remind(task)
     switch = request.loragen.switch or parts.switch
     if switch == "now" or conversation is None:
         return resolution

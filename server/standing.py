@@ -48,8 +48,11 @@ class Standing:
         return measurement.refusal(replace(bars, min_fidelity=task.min_fidelity)) is None
 
     def note(self, before: Task, after: Task) -> None:
-        """Count it where a new measurement began or ended that a task is served by its recipe."""
+        """Count what a new measurement found: harm; that the recipe begins or ends to serve."""
         measurement = after.measurement
+        if measurement is not None and measurement.does_harm and measurement != before.measurement:
+            metrics.NEGATIVE_TRANSFER.inc()
+            logger.warning("recipe does harm", extra={"task_id": after.id})
         was, is_served = self._is_served(before), self._is_served(after)
         if measurement is None or was == is_served:
             return

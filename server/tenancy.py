@@ -5,12 +5,13 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import date
 from typing import Any
 
-from loragen.errors import NotFound, StoreUnavailable
+from loragen.errors import NotFound, Overloaded, StoreUnavailable
 from loragen.invalidations import WHOLE_TENANT
-from loragen.leases import hold
+from loragen.leases import LEASE_SECONDS, hold
 from loragen.tenants import Tenant, Tenants
 from server.shared import Shared
 from server.usage import usage_rows
@@ -47,9 +48,15 @@ class Tenancy:
 
         Raises:
             NotFound: there is none of that id.
+            Overloaded: others change it for longer than a dead gateway would.
         """
         # One after the other over all gateways: of two at once the later would undo the other.
-        async with hold(self._shared.leases, f"tenant:{tenant}"):
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(2 * LEASE_SECONDS):
+                    await held.enter_async_context(hold(self._shared.leases, f"tenant:{tenant}"))
+            except TimeoutError:
+                raise Overloaded(f"tenant {tenant!r} is being changed", retry_after=1.0) from None
             known = await self.get(tenant)
             limits = known.limits.model_copy(update=fields.get("limits", {}))
             changed = known.model_copy(update={**fields, "limits": limits})

@@ -302,3 +302,15 @@ def test_a_method_that_is_not_there_is_answered_with_those_that_are(admin: Admin
         reply = admin.http.request("OPTIONS", path.replace("{", "").replace("}", ""))
         assert reply.status_code == 405, path
         assert reply.headers["allow"] == ", ".join(sorted(m.upper() for m in calls)), path
+
+
+def test_a_change_does_not_wait_for_ever_for_another(
+    admin: AdminApi, valkey: Valkey, namespace: str
+) -> None:
+    admin.create_tenant()
+    lease = f"{namespace}:lease:tenant:acme"
+    valkey.client.set(lease, "another's", ex=600)
+    reply = admin.http.patch("/admin/tenants/acme", json={"force_prompt": True}, timeout=60)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "overloaded")
+    assert valkey.client.get(lease) == b"another's"
+    assert admin.http.get("/admin/tenants/acme").json()["force_prompt"] is False

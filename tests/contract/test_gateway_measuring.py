@@ -347,6 +347,22 @@ def test_a_gateway_that_ends_while_it_measures_leaves_it_to_another(
         assert len(two.generator.measures) == 1
 
 
+def test_a_measure_that_died_with_its_gateway_is_taken_up_by_the_next_request(
+    valkey: Valkey, namespace: str
+) -> None:
+    shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
+    with gateway(shared[1], namespace, server=ON) as two:
+        with gateway(shared[0], namespace, server=ON) as one:
+            one.generator.is_measuring_held = True
+            task_id = one.create(PROMPT, **MANUAL)["id"]
+            wait_until(lambda: len(one.generator.measures) == 1)
+        wait_until(lambda: not list(valkey.client.scan_iter(f"{namespace}:lease:measure:*")))
+        two.generator.measured = (0.3, 0.5)
+        assert mode(two, task_id) == ("compiled", None)  # nothing is known of it yet
+        wait_until(lambda: mode(two, task_id) == ("prompt", "low_fidelity"))
+        assert len(two.generator.measures) == 1
+
+
 def test_a_prompt_that_came_by_itself_is_measured_before_it_is_used(
     valkey: Valkey, namespace: str
 ) -> None:

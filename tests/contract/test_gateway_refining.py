@@ -80,6 +80,26 @@ def test_a_task_serves_on_while_it_is_refined_and_then_by_the_better_recipe(gate
     )  # fmt: skip
 
 
+def test_harm_that_only_a_refine_finds_is_told_and_counted(gate: Gateway) -> None:
+    harmed = gate.metric("loragen_negative_transfer_total")
+    demoted = gate.metric("loragen_demotions_total", cause="harm")
+    gate.generator.fidelities, gate.generator.does_harm = (0.0, 0.0), True
+    task = refined(gate, gate.create(PROMPT)["id"])
+    assert task["refine"]["reason"] == "not_better"
+    assert [measure["does_harm"] for measure in task["measures"]] == [True]
+    assert gate.metric("loragen_negative_transfer_total") == harmed + 1
+    assert gate.metric("loragen_demotions_total", cause="harm") == demoted + 1
+
+
+def test_a_refined_recipe_is_not_told_to_do_the_harm_of_its_start(gate: Gateway) -> None:
+    harmed = gate.metric("loragen_negative_transfer_total")
+    gate.generator.fidelities, gate.generator.does_harm = (0.0, 0.9), True
+    task = refined(gate, gate.create(PROMPT)["id"])
+    assert task["refine"]["status"] == "done"
+    assert [measure["does_harm"] for measure in task["measures"]] == [False]
+    assert gate.metric("loragen_negative_transfer_total") == harmed
+
+
 @pytest.mark.parametrize(
     ("fidelities", "reason", "fidelity"),
     [((0.9, 0.9), "not_better", 0.9), ((None, None), "prompt_has_no_effect", None)],

@@ -127,6 +127,8 @@ class StubGenerator:
             fidelity_after=after,
             agreement_before=0.5,
             agreement_after=1.0,
+            does_harm_before=self.does_harm,
+            does_harm_after=False,
             doubt=self.doubt,
             probes=len(request.probes or ()) or 48,
             held_out=4,
