@@ -28,7 +28,14 @@ from loragen.resealing import Resealed, Resealing
 from loragen.seal import Seal
 from loragen.store import Page
 from loragen.task import Task, TaskRecord
-from loragen.task_codec import FIELDS, dump_record, dump_sealed, load_record, load_task
+from loragen.task_codec import (
+    FIELDS,
+    dump_record,
+    dump_sealed,
+    load_deleted,
+    load_record,
+    load_task,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -149,16 +156,16 @@ class RedisStore:
             written = await self._update(keys=[key], args=args)
         return bool(written)
 
-    async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task, not its recipe; False if there was none."""
+    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
+        """Delete a task, not its recipes, and return what it was; see `Store.delete`."""
         keys = [
             *self._task_keys(tenant, task_id),
             self._gone(tenant, task_id),
             self._links(tenant),
         ]
         async with mapped():
-            deleted = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
-        return bool(deleted)
+            record = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
+        return None if record is None else load_deleted(tenant, task_id, record)
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True

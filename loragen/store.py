@@ -46,8 +46,11 @@ class Store(Protocol):
     async def update(self, task: Task) -> bool:
         """Replace record and refined recipes of an existing task; False if it was deleted."""
 
-    async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task, not its recipe; False if there was none."""
+    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
+        """Delete a task, not its recipes, and return what it was in that moment.
+
+        None if there was none, or its record could not be read: that is deleted, too.
+        """
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True

@@ -51,7 +51,9 @@ if created_at then redis.call('SET', KEYS[3], created_at, 'EX', ARGV[2]) end
 redis.call('ZREM', KEYS[2], id)
 local link = redis.call('HGET', KEYS[1], 'link')
 if link then redis.call('HDEL', KEYS[4], link) end
-return redis.call('DEL', KEYS[1])
+local record = redis.call('HGET', KEYS[1], 'record')
+redis.call('DEL', KEYS[1])
+return record
 """
 
 LINK: Final = """

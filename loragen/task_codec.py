@@ -48,9 +48,24 @@ def load_record(tenant: str, task_id: str, data: bytes | str) -> TaskRecord:
         StoreUnavailable: it is damaged, or of another task.
     """
     try:
-        record = TaskRecord.model_validate_json(_inflated(data))
+        record = _parsed(data)
     except (ValidationError, ValueError) as error:
         raise StoreUnavailable(_DAMAGED) from error
+    _require(record, tenant, task_id)
+    return record
+
+
+def load_deleted(tenant: str, task_id: str, data: bytes | str) -> TaskRecord | None:
+    """Return the record that a task was deleted with, or None if it is damaged.
+
+    Raises:
+        StoreUnavailable: it is of another task.
+    """
+    try:
+        record = _parsed(data)
+    except (ValidationError, ValueError):  # no reason to keep it, or to leave its delete half done
+        logger.warning("a deleted task's record was damaged", extra={"task_id": task_id})
+        return None
     _require(record, tenant, task_id)
     return record
 
@@ -117,6 +132,10 @@ def _refined(opened: Callable[[str], bytes], field: str) -> bytes:
         return opened(field)
     except SealBroken:  # it is compiled again
         return b""
+
+
+def _parsed(data: bytes | str) -> TaskRecord:
+    return TaskRecord.model_validate_json(_inflated(data))
 
 
 def _inflated(data: bytes | str) -> bytes:

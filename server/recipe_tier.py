@@ -72,7 +72,7 @@ class RecipeTier:
                 renewed = True
         return int(await self._store.reseal_recipe(newest) or renewed)
 
-    async def delete(self, task: Task, ref: RecipeRef) -> None:
+    async def delete(self, task: TaskRecord, ref: RecipeRef) -> None:
         """Forget a recipe."""
         for key in self.keys(task, ref):
             await self._store.delete_recipe(key)

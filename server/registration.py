@@ -89,12 +89,13 @@ async def remove(task: Task, parts: Services) -> None:
     await _forget(task, parts)
     last = await parts.store.get(task.tenant, task.id) or task
     await parts.resolver.delete_recipes(last)
-    was_there = await parts.store.delete(task.tenant, task.id)
+    deleted = await parts.store.delete(task.tenant, task.id)
     await parts.resolver.invalidate(task)
     await _forget(task, parts)
     await parts.resolver.delete_recipes(last)
-    if not was_there:
+    if deleted is None:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
+    await parts.resolver.delete_recipes(deleted)  # those of a compile since the last look, too
 
 
 async def _forget(task: Task, parts: Services) -> None:

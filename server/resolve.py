@@ -11,7 +11,7 @@ import logging
 
 from loragen import metrics
 from loragen.errors import StoreUnavailable, TaskNotFound
-from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task
+from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task, TaskRecord
 from server.compiler import Compiler
 from server.memory import Asked, Key, MemoryTier, Resolved
 from server.pools import Pools
@@ -152,7 +152,7 @@ class Resolver:
             compile_task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def delete_recipes(self, task: Task) -> None:
+    async def delete_recipes(self, task: TaskRecord) -> None:
         """Forget the recipes of a deleted task."""
         for ref in task.recipes:
             await self._recipes.delete(task, ref)

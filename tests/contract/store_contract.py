@@ -159,9 +159,16 @@ class StoreContract:
 
     async def test_delete_takes_the_place_in_the_list(self, store: Store) -> None:
         await store.create(task_of(0))
-        assert await store.delete(TENANT, task_of(0).id)
+        assert await store.delete(TENANT, task_of(0).id) is not None
         assert (await store.page(TENANT, limit=10)).tasks == []
-        assert not await store.delete(TENANT, task_of(0).id)
+        assert await store.delete(TENANT, task_of(0).id) is None
+
+    async def test_delete_tells_what_the_task_was_in_that_moment(self, store: Store) -> None:
+        await store.create(task_of(0))
+        await store.update(task_of(0, status="ready", recipe=REF))
+        record = (await store.records(TENANT, [task_of(0).id]))[task_of(0).id]
+        assert record.recipes == (REF,)
+        assert await store.delete(TENANT, task_of(0).id) == record
 
     async def test_a_page_has_its_order_and_its_limit(self, store: Store) -> None:
         for number in (1, 3, 0, 2, 4):
@@ -247,7 +254,7 @@ class StoreContract:
         kept = await store.get(TENANT, task.id)
         assert kept == task_of(0, is_implicit=True, status="ready", recipe=REF)
         assert (await store.page(TENANT, limit=9)).tasks == []
-        assert await store.delete(TENANT, task.id)
+        assert await store.delete(TENANT, task.id) is not None
         assert await store.get(TENANT, task.id) is None
 
     async def test_an_implicit_task_gives_way_to_one_that_is_not(self, store: Store) -> None:
@@ -262,7 +269,7 @@ class StoreContract:
         assert await store.get("other", task_of(0).id) is None
         assert (await store.page("other", limit=10)).tasks == []
         assert await store.records("other", [task_of(0).id]) == {}
-        assert not await store.delete("other", task_of(0).id)
+        assert await store.delete("other", task_of(0).id) is None
         assert await store.create(task_of(0, tenant="other"))
 
     async def test_the_first_write_of_a_recipe_wins(self, store: Store) -> None:

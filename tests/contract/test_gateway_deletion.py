@@ -6,10 +6,12 @@ from loragen.errors import StoreUnavailable
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
+from loragen.task import TaskRecord
 from loragen.usage import RedisUsage
+from server.recipe_tier import RecipeTier
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
 from tests.fakes.live import wait_until
-from tests.fakes.stub_generator import GENERATOR_ID
+from tests.fakes.stub_generator import GENERATOR_ID, recipe_of
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -82,7 +84,7 @@ def test_a_name_that_comes_while_its_task_is_deleted_goes_with_it(
     task_id = gate.create(PROMPT)["id"]
     delete = RedisStore.delete
 
-    async def named_meanwhile(store: RedisStore, tenant: str, deleted: str) -> bool:
+    async def named_meanwhile(store: RedisStore, tenant: str, deleted: str) -> TaskRecord | None:
         client = connect(valkey.url, timeout_seconds=5.0)
         names = RedisNames(client, namespace=gate.namespace, keep=5)
         await names.claim(tenant, "late", deleted, now=1)
@@ -93,6 +95,27 @@ def test_a_name_that_comes_while_its_task_is_deleted_goes_with_it(
     assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
     assert traces(gate, valkey) == []
     assert gate.http.get("/v1/tasks/by-name/late").status_code == 404
+
+
+def test_a_recipe_that_a_compile_records_while_its_task_is_deleted_goes_with_it(
+    gate: Gateway, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    delete = RedisStore.delete
+
+    async def compiled_meanwhile(store: RedisStore, tenant: str, deleted: str) -> TaskRecord | None:
+        task = await store.get(tenant, deleted)
+        assert task is not None
+        assert task.recipe is not None
+        late = recipe_of(PROMPT, pool_id=POOLS[1])
+        ref = task.recipe.model_copy(update={"id": late.id, "pool_id": late.pool_id})
+        await RecipeTier(store, lambda _: tenant_keys()).put(task, ref, late)
+        assert await store.update(task.on(late.pool_id).model_copy(update={"recipe": ref}))
+        return await delete(store, tenant, deleted)
+
+    monkeypatch.setattr(RedisStore, "delete", compiled_meanwhile)
+    assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
+    assert traces(gate, valkey) == []
 
 
 def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:

@@ -159,7 +159,8 @@ class TestRedisStore(StoreContract):
                 await store.get(TENANT, task_of(0).id)
             with pytest.raises(StoreUnavailable, match="cannot be read"):
                 await store.records(TENANT, [task_of(0).id])
-        assert await store.delete(TENANT, task_of(0).id)
+        assert await store.delete(TENANT, task_of(0).id) is None
+        assert await store.get(TENANT, task_of(0).id) is None
         assert (await store.page(TENANT, limit=9)).tasks == []
 
     async def test_another_task_than_was_asked_for_is_not_taken_for_it(

@@ -87,15 +87,15 @@ class MemoryStore:
         )
         return True
 
-    async def delete(self, tenant: str, task_id: str) -> bool:
-        """Delete a task, not its recipe; False if there was none."""
+    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
+        """Delete a task, not its recipes, and return what it was; None if there was none."""
         await self._reach()
         task = self._tasks.pop((tenant, task_id), None)
         if task is None:
-            return False
+            return None
         self._gone[tenant, task_id] = task.created_at
         self._unlink((tenant, task_id))
-        return True
+        return _record(task)
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
