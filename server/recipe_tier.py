@@ -2,13 +2,15 @@
 
 Of one key the first written recipe is everyone's.
 
-Invariant: what it returns is whole. Damaged bytes are dropped, and their recipe compiled again.
+Invariant: what it returns is whole. Damaged bytes are dropped, and their recipe compiled again; but
+a reply may be to another request, so what does not fit is looked at twice.
 """
 
 import logging
 from collections.abc import Callable
 from typing import Final
 
+from loragen import metrics
 from loragen.errors import RecipeInvalid, StoreUnavailable
 from loragen.keys import TenantKeys
 from loragen.recipe import Recipe
@@ -31,18 +33,13 @@ class RecipeTier:
     async def find(self, task: Task, ref: RecipeRef) -> Recipe | None:
         """Return the recipe that a reference means, by its content."""
         for kept in filter(None, (task.refined, task.spare_refined)):
-            refined = _intact(kept, ref.pool_id)
-            if refined is not None and refined.id == ref.id:
+            refined = _meant(kept, ref)
+            if refined is not None:
                 return refined
         for key in self.keys(task, ref):
-            data = await self._store.get_recipe(key)
-            if data is None:
-                continue
-            recipe = _intact(data, ref.pool_id)
-            if recipe is not None and recipe.id == ref.id:
+            recipe = await self._look(key, task, ref)
+            if recipe is not None:
                 return recipe
-            logger.warning("stored recipe is damaged", extra={"task_id": task.id})
-            await self._store.delete_recipe(key)
         return None
 
     async def put(self, task: Task, ref: RecipeRef, recipe: Recipe) -> Recipe:
@@ -53,7 +50,11 @@ class RecipeTier:
             return first
         if first is not None:
             # Nothing in it says whose it is, so it is looked at twice.
-            if await self._store.get_recipe(key) != first.data:
+            second = await self._store.get_recipe(key)
+            if second is None:  # it expired between the looks, or was evicted
+                return await self.put(task, ref, recipe)
+            if second != first.data:
+                _count_misdirected(task)
                 raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
             return first
         await self._store.delete_recipe(key)
@@ -98,11 +99,44 @@ class RecipeTier:
         )
         return [f"{task.tenant}:{key[:_KEY_CHARS]}" for key in keys]
 
+    async def _look(self, key: str, task: Task, ref: RecipeRef) -> Recipe | None:
+        """Return the recipe under a key; what is there instead of it is dropped."""
+        first = await self._store.get_recipe(key)
+        if first is None:
+            return None
+        if (recipe := _meant(first, ref)) is not None:
+            return recipe
+        second = await self._store.get_recipe(key)
+        if second is None:
+            return None
+        if (recipe := _meant(second, ref)) is not None:
+            if _decoded(first) is not None:  # whole, so no damage that was mended between the looks
+                _count_misdirected(task)
+            return recipe
+        logger.warning("stored recipe is damaged", extra={"task_id": task.id})
+        await self._store.delete_recipe(key)
+        return None
+
 
 def _intact(data: bytes, pool_id: str) -> Recipe | None:
     """Return the recipe in bytes from Redis, or None if they are not one of this pool."""
+    recipe = _decoded(data)
+    return recipe if recipe is not None and recipe.pool_id == pool_id else None
+
+
+def _meant(data: bytes, ref: RecipeRef) -> Recipe | None:
+    """Return the recipe in bytes from Redis, or None if they are not the one of a reference."""
+    recipe = _intact(data, ref.pool_id)
+    return recipe if recipe is not None and recipe.id == ref.id else None
+
+
+def _decoded(data: bytes) -> Recipe | None:
     try:
-        recipe = Recipe.decode(data)
+        return Recipe.decode(data)
     except RecipeInvalid:
         return None
-    return recipe if recipe.pool_id == pool_id else None
+
+
+def _count_misdirected(task: Task) -> None:
+    metrics.MISDIRECTED.labels("store").inc()
+    logger.error("the store's reply is to another request", extra={"task_id": task.id})

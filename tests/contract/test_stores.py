@@ -15,6 +15,7 @@ from loragen.store import Store
 from tests.contract.store_contract import TENANT, StoreContract, task_of
 from tests.fakes.gateway import redis_store
 from tests.fakes.memory_store import MemoryStore
+from tests.fakes.resolving import metric
 from tests.fakes.valkey import Valkey
 
 Call = Callable[[Store], Awaitable[object]]
@@ -170,6 +171,7 @@ class TestRedisStore(StoreContract):
             await store.create(task_of(number))
         asked, other = (f"{namespace}:task:{TENANT}:{task_of(number).id}" for number in (0, 1))
         valkey.client.copy(other, asked, replace=True)
+        before = metric("misdirected_replies_total", source="store")
         with pytest.raises(StoreUnavailable, match="another task"):
             await store.get(TENANT, task_of(0).id)
         with pytest.raises(StoreUnavailable, match="another task"):
@@ -177,6 +179,7 @@ class TestRedisStore(StoreContract):
         valkey.client.copy(other, f"{namespace}:task:tenant-2:{task_of(1).id}")
         with pytest.raises(StoreUnavailable, match="another task"):
             await store.get("tenant-2", task_of(1).id)
+        assert metric("misdirected_replies_total", source="store") == before + 3
 
     async def test_more_calls_than_connections_wait_their_turn(self, store: RedisStore) -> None:
         await asyncio.gather(*(store.put_recipe(f"k{n}", b"x") for n in range(200)))
