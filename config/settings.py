@@ -90,7 +90,8 @@ class ServerSettings(Section):
     measure: bool = Field(
         True,
         description="Measure every new recipe of an edge model that is there to be measured with; "
-        "where it is worth less than the task's min_fidelity, the prompt stays in context.",
+        "one that does not pass the task's `min_fidelity` and the edge model's `min_agreement` and "
+        "`max_doubt` is withheld.",
     )
     request_timeout_seconds: float = Field(
         300.0,

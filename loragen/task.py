@@ -57,8 +57,8 @@ class Policy(BaseModel):
     )
     refine: Literal["auto", "manual"] = Field(
         "auto",
-        description="auto: refine the task when its recipe is worth less than min_fidelity; "
-        "manual: only when asked.",
+        description="auto: refine the task when a measure withholds its recipe as low_fidelity, "
+        "but not for harm on made-up messages; manual: only when asked.",
     )
     shadow: Literal["allow", "never"] = Field(
         "allow",

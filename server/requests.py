@@ -55,8 +55,8 @@ class TaskFields(ApiRequest):
         0.8,
         ge=0,
         le=1.2,
-        description="The task is served by its recipe unless that is measured to be worth less; 0:"
-        " whatever it is worth.",
+        description="Least fidelity at which a measured recipe serves, if it also passes what the "
+        "operator asks of the edge model (agreement, doubt); 0: it serves whatever was measured.",
     )
     probes: Probes | None = Field(
         None,

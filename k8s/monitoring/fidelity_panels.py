@@ -8,8 +8,8 @@ FIDELITY: Final = (
     Panel(
         "Recipes measured",
         "reqps",
-        "By what came of it: passed, worth less than the task's min_fidelity, of a model unsure of "
-        "its own answers, or not measurable.",
+        "By what came of it: passed; low: too little fidelity or agreement, or a prompt without "
+        "effect; unsure: more doubt than the edge model's max_doubt; failed: not measurable.",
         (Query(rate("loragen_measures_total", "outcome"), "{{outcome}}"),),
     ),
     Panel(
