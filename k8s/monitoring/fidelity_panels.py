@@ -93,7 +93,8 @@ FIDELITY: Final = (
     Panel(
         "Negative transfer",
         "short",
-        "Recipes further from their prompts than no prompt is; each was demoted at once.",
+        "Recipes further from their prompts than no prompt is: withheld from their measure on, "
+        "unless the task's min_fidelity is 0.",
         (Query("sum(increase(loragen_negative_transfer_total[1h]))", "in an hour"),),
     ),
 )
