@@ -200,6 +200,19 @@ def test_a_recipe_that_does_harm_is_refined_only_when_somebody_asks(gate: Gatewa
     assert gate.http.post(f"/v1/tasks/{task_id}/refine", json={}).status_code == 202
 
 
+def test_harm_on_the_clients_probes_is_refined_by_itself(gate: Gateway) -> None:
+    """What clients ask is worth fitting."""
+    gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
+    gate.generator.fidelities = (0.0, 0.95)
+    task_id = gate.create(PROMPT, probes=PROBES)["id"]
+    wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+    assert mode(gate, task_id) == ("compiled", None)
+    (asked,) = gate.generator.refines
+    assert [probe.input for probe in asked.probes or ()] == [probe["input"] for probe in PROBES]
+    refined, harmful = shown(gate, task_id)["measures"]
+    assert (harmful["by"], harmful["does_harm"], refined["by"]) == ("measure", True, "refine")
+
+
 def test_what_refining_finds_of_the_models_doubt_counts_too(valkey: Valkey, namespace: str) -> None:
     store = redis_store(valkey.url, namespace)
     with gateway(store, namespace, edge={"max_doubt": 0.05}) as gate:

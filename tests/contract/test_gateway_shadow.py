@@ -80,6 +80,19 @@ def test_what_drifted_is_refined_on_the_live_messages_and_promoted(gate: Gateway
     wait_until(lambda: mode(gate, task_id) == "hybrid")
 
 
+def test_harm_on_live_messages_is_refined_by_itself(gate: Gateway) -> None:
+    task_id = measured_task(gate)
+    gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
+    gate.generator.fidelities = (0.0, 0.95)
+    asked = ask(gate, task_id, 8)
+    wait_until(lambda: (shown(gate, task_id)["refine"] or {}).get("status") == "done")
+    (refine,) = gate.generator.refines
+    assert [probe.input for probe in refine.probes or ()] == asked
+    harmful = shown(gate, task_id)["measures"][1]
+    assert (harmful["by"], harmful["does_harm"]) == ("shadow", True)
+    wait_until(lambda: mode(gate, task_id) == "hybrid")
+
+
 def test_live_requests_promote_a_task_that_made_up_messages_held_back(gate: Gateway) -> None:
     gate.generator.measured = (0.2, 0.1)
     task_id = measured_task(gate, policy={"refine": "manual"})
