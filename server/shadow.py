@@ -1,9 +1,9 @@
 """Shadow: messages of live requests measure their tasks' recipes again, and show when they drift.
 
-A share of the requests is sampled, within a budget per tenant, once their answers are over. The
-messages stay in this process: a full pile goes to the refiner as probes and is forgotten, and so is
-one that no message was added to for an hour, whether its task is still there or not. Redis, logs
-and other gateways never see one.
+A share of the requests is sampled, within a budget per tenant and gateway, once their answers are
+over. The messages stay in this process: a full pile goes to the refiner as probes and is forgotten,
+and so is one that no message was added to for an hour, whether its task is still there or not.
+Redis, logs and other gateways never see one.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Shadow:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Sample a `share` of requests, at most so many of a tenant `per_minute`.
+        """Sample a `share` of requests, at most so many of a tenant `per_minute` in this process.
 
         A task is measured on so many different `messages`.
         """
