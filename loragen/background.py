@@ -22,7 +22,7 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 
 def keep(loop: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-    """Run a loop that goes on until cancelled: what it did not expect is logged, not its end."""
+    """Run a loop until it is done or cancelled: what it did not expect is logged, not its end."""
     return asyncio.create_task(_run_again(loop))
 
 

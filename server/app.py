@@ -1,6 +1,5 @@
 """The gateway application: the only place where its parts are put together."""
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -254,7 +253,7 @@ def build_app(
             keep(precedence.renew_forever),
             keep(meter.flush_forever),
             keep(shadow.expire_forever),
-            asyncio.create_task(renewal.run()),
+            keep(renewal.run),
         ]
         yield
         await end(watching)

@@ -58,13 +58,13 @@ class Renewal:
         self.state = RenewalState("running" if is_rotated or is_sealed else "not_needed")
 
     async def run(self) -> None:
-        """Renew everything, over lost connections too."""
+        """Renew everything, over lost connections too, and end; run again it begins anew."""
         while self.state.status == "running":
+            self.state = RenewalState("running")
             try:
                 async with hold(self._shared.leases, _LEASE):
                     await self._renew_all()
             except StoreUnavailable:
-                self.state = RenewalState("running")
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _renew_all(self) -> None:

@@ -30,6 +30,18 @@ async def test_a_loop_that_fails_is_logged_and_runs_again(
     assert running.cancelled()
 
 
+async def test_a_loop_that_is_done_is_not_run_again() -> None:
+    runs = 0
+
+    async def loop() -> None:
+        nonlocal runs
+        runs += 1
+
+    async with asyncio.timeout(5):
+        await keep(loop)
+    assert runs == 1
+
+
 async def test_a_loop_that_swallows_a_cancellation_ends_all_the_same() -> None:
     swallowed = 0
 

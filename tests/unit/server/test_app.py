@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -13,10 +14,13 @@ from fastapi.testclient import TestClient
 
 from config.ports import free_port
 from config.settings import ServerSettings, Settings
+from loragen import background
 from loragen.errors import ConfigError
+from loragen.task import TaskRecord
 from server.__main__ import _refuse_open_network
 from server.app import build_app, create_app
 from server.exposition import serve_metrics
+from tests.contract.store_contract import task_of
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MASTER_SECRET, settings
 from tests.fakes.memory_store import MemoryStore
@@ -92,6 +96,35 @@ async def test_it_ends_although_a_client_swallows_a_cancellation() -> None:
     )
     async with asyncio.timeout(10), app.router.lifespan_context(app):
         await asyncio.sleep(0)
+
+
+async def test_a_renewal_outlives_what_it_did_not_expect_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(MemoryStore):
+        has_failed = False
+
+        async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+            if not self.has_failed and task_ids == [task_of(1).id]:
+                self.has_failed = True
+                raise KeyError("what nobody expected")
+            return await super().records(tenant, task_ids)
+
+    monkeypatch.setattr(background, "_RUN_AGAIN_SECONDS", 0.0)
+    store = Odd()
+    for number in range(2):
+        await store.create(task_of(number))
+    app = build_app(
+        settings(["http://worker"], master_secret=f"{MASTER_SECRET},{'1e' * 32}"),
+        shared=shared_state(store),
+        generator=StubGenerator(),
+        workers=httpx.AsyncClient(transport=httpx.ASGITransport(FakeWorker().app)),
+    )
+    async with asyncio.timeout(10), app.router.lifespan_context(app):
+        while app.state.renewal.state.status != "done":  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    assert (store.has_failed, app.state.renewal.state.tasks) == (True, 2)
+    assert [record.message for record in caplog.records].count("background loop failed") == 1
 
 
 @pytest.mark.parametrize("secret", ["short", "ab" * 16, "zz" * 32])
