@@ -30,10 +30,11 @@ def test_there_are_promises() -> None:
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise[0][:60])
-def test_every_promise_names_tests_that_exist(promise: list[str]) -> None:
-    text, tests, _ = promise
+def test_every_promise_has_a_figure_and_names_tests_that_exist(promise: list[str]) -> None:
+    text, tests, figure = promise
     references = REFERENCE.findall(tests)
     assert references, text
+    assert figure, text
     assert tests == ", ".join(f"`{path}::{name}`" for path, name in references)
     for path, name in references:
         assert name in functions(ROOT / path), f"{path}::{name}"
