@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from bench.provenance import provenance
 from tests.fuzz.api import ask_all
 from tests.fuzz.targets import TARGETS
 
@@ -45,6 +46,7 @@ def main(
         asked = ask_all(Path(folder), found, seconds=seconds, seed=seed)
         fed = {name: future.result() for name, future in feeding.items()}
     summary: dict[str, Any] = {
+        **provenance("tests.fuzz"),
         "seconds": round(time.monotonic() - started),
         "seed": seed,
         "api": {name: result.summary() for name, result in asked.items()},
