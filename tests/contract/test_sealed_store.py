@@ -15,7 +15,8 @@ pytestmark = pytest.mark.redis
 
 OLD, NEW, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
 CANARY = "CANARY-5e41"
-FIELDS = ("prompt", "tools", "probes", "refined")
+REFINED = ("refined", "spare_refined")
+FIELDS = ("prompt", "tools", "probes", *REFINED)
 
 
 def sealed_store(valkey: Valkey, namespace: str, *keys: bytes) -> RedisStore:
@@ -50,6 +51,7 @@ def full(number: int = 0, *, tenant: str = TENANT, **fields: Any) -> Any:
         tools=tools,
         probes=({"input": CANARY},),
         refined=CANARY.encode(),
+        spare_refined=f"spare {CANARY}".encode(),
         **fields,
     )
 
@@ -71,7 +73,9 @@ async def test_nothing_secret_is_in_any_value(
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("what", ["another tenant's", "another task's", "damaged", "cut"])
+@pytest.mark.parametrize(
+    "what", ["another tenant's", "another task's", "another field's", "damaged", "cut"]
+)
 async def test_a_value_from_elsewhere_is_never_read_as_the_tasks(
     store: RedisStore, valkey: Valkey, namespace: str, field: str, what: str
 ) -> None:
@@ -84,14 +88,13 @@ async def test_a_value_from_elsewhere_is_never_read_as_the_tasks(
     value = {
         "another tenant's": client.hget(f"{namespace}:task:other:{full().id}", field),
         "another task's": client.hget(f"{namespace}:task:{TENANT}:{full(1).id}", field),
+        "another field's": client.hget(key, FIELDS[FIELDS.index(field) - 1]),
         "damaged": own[:-1] + bytes([own[-1] ^ 1]),
         "cut": own[:20],
     }[what]
     client.hset(key, field, value)
-    if field == "refined":  # a recipe can be made again
-        kept = await store.get(TENANT, full().id)
-        assert kept is not None
-        assert (kept.refined, kept.prompt) == (b"", full().prompt)
+    if field in REFINED:  # a recipe can be made again
+        assert await store.get(TENANT, full().id) == full().model_copy(update={field: b""})
     else:
         with pytest.raises(StoreUnavailable, match="cannot be read"):
             await store.get(TENANT, full().id)
