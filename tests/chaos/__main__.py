@@ -237,7 +237,8 @@ def run(
         lost = lost_slots(cluster, slots)
     finally:
         cluster.close()
-    if traffic.details:
+    strayed = misdirected(folder)
+    if traffic.details or strayed:
         keep_logs(folder)
     kinds, unexplained = traffic.kinds, storm.unexplained(traffic.broken)
     return {
@@ -249,7 +250,7 @@ def run(
         "tasks_lost": len(lost),
         "recovery_seconds": {name: max(each) for name, each in sorted(storm.recoveries.items())},
         "wrong_answers": kinds["wrong answer"],
-        "misdirected_replies": misdirected(folder),
+        "misdirected_replies": strayed,
         "hung": kinds["hung"],
         "broken_without_a_fault": len(unexplained),
         "kinds": dict(kinds.most_common()),

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal[
     "right",
+    "during an edit",
     "error",
     "error event",
     "unreached",
@@ -32,13 +33,14 @@ Kind = Literal[
 """What comes of a request.
 
 right           the answer that one of the prompts gives which the name stood for
+during an edit  any other text, of a name that moved meanwhile, but no other prompt's answer
 error           an error object with a status of 4xx or 5xx
 error event     a stream whose last event is an error object
 unreached       no connection, or closed before a byte of an answer
 cut             a connection that broke within an answer, as the client's library says
 hung            nothing came for the client's time-out
 foreign answer  the answer of another prompt
-wrong answer    any other text
+wrong answer    any other text, of a name that did not move
 malformed       anything else
 """
 
@@ -191,16 +193,13 @@ class Traffic:
             return "error event"
         with self._lock:
             self.modes[reply.headers["x-loragen-mode"]] += 1
-        if asked in allowed and answer == asked.answer:
+        if answer in {canary.answer for canary in allowed if canary is not None}:
             return "right"
+        if answer in self._foreign:
+            return "foreign answer"
         # The name moved meanwhile: its other prompt answers a question that it was not drawn for.
-        if any(other != asked for other in allowed):
-            return "right" if not self._is_foreign(answer, allowed) else "foreign answer"
-        return "foreign answer" if answer in self._foreign else "wrong answer"
-
-    def _is_foreign(self, answer: str, allowed: Sequence[Canary | None]) -> bool:
-        own = {canary.answer for canary in allowed if canary is not None}
-        return answer in self._foreign - own
+        is_edited = any(other != asked for other in allowed)
+        return "during an edit" if is_edited else "wrong answer"
 
     def _judge_error(
         self, reply: httpx.Response, body: Any, allowed: Sequence[Canary | None]

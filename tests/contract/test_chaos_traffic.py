@@ -97,6 +97,15 @@ def test_an_earlier_prompt_may_answer_for_a_moment_and_a_foreign_one_never() -> 
     assert kinds(answer("coral"), slot_of(third, OWN)) == {"foreign answer"}
 
 
+def test_near_an_edit_a_text_of_no_prompt_is_neither_right_nor_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert kinds(answer("something"), slot_of(OTHER, OWN)) == {"during an edit"}
+    assert kinds(answer("something"), slot_of(None, OWN)) == {"during an edit"}
+    monkeypatch.setattr("tests.chaos.tenants.PROPAGATION_SECONDS", -1.0)
+    assert kinds(answer("something"), slot_of(OTHER, OWN)) == {"wrong answer"}
+
+
 def test_what_a_name_stood_for_long_ago_may_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.chaos.tenants.PROPAGATION_SECONDS", -1.0)
     assert kinds(answer("coral"), slot_of(OTHER, OWN)) == {"foreign answer"}
