@@ -313,11 +313,17 @@ def test_a_gateway_that_ends_while_it_refines_leaves_a_task_that_serves(
 def test_a_deleted_task_leaves_nothing_of_its_refine(gate: Gateway, valkey: Valkey) -> None:
     task_id = gate.create(DELETED_PROMPT)["id"]
     refined(gate, task_id)
+    made = recipe_of(f"refined {DELETED_PROMPT} 1")
+    signs = [CANARY.encode(), task_id.encode(), expected_recipe(DELETED_PROMPT).data]
+    signs += [made.data, made.id.encode()]
+
+    def left() -> set[bytes]:
+        stored = list(valkey.contents(gate.namespace))
+        return {sign for sign in signs if any(sign in each for each in stored)}
+
+    assert {CANARY.encode(), made.data} <= left()
     gate.http.delete(f"/v1/tasks/{task_id}")
-    left = [CANARY.encode(), task_id.encode(), expected_recipe(DELETED_PROMPT).data]
-    assert not [
-        each for each in valkey.contents(gate.namespace) if any(sign in each for sign in left)
-    ]
+    assert left() == set()
     assert task_id == tenant_keys().task_ids(edge_model=MODEL, prompt=DELETED_PROMPT)[0]
 
 

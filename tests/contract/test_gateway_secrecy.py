@@ -1,21 +1,29 @@
 """Prompts, messages, recipes and secrets are in no log line, whatever happens."""
 
 import io
+import json
 
 import pytest
 
 from loragen.api_key import ApiKey
 from loragen.errors import GeneratorUnavailable, LoragenError
+from loragen.recipe import Recipe
 from loragen.redis_store import RedisStore
 from tests.fakes.admin import ADMIN_SECRET, admin_api
 from tests.fakes.gateway import MASTER_SECRET, MODEL, Gateway, gateway, redis_shared
 from tests.fakes.live import wait_until
+from tests.fakes.stub_generator import recipe_of
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 
 CANARY = "CANARY-7f3a"
 PROMPT = f"You are {CANARY}."
+
+
+def shapes(recipe: Recipe) -> tuple[str, ...]:
+    """Return how a recipe would look in a line of JSON: its text, or its bytes."""
+    return recipe.text, recipe.data.hex(), json.dumps(str(recipe.data))[1:-1]
 
 
 def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
@@ -50,8 +58,11 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
         wait_until(
             lambda: gate.http.get(f"/v1/tasks/{task_id}").json()["refine"]["status"] != "running"
         )
-    refined = gate.generator.refines[-1]
-    gate.ask(question, task_id=task_id, stream=True)
+    start = gate.generator.refines[-1].start
+    assert start is not None
+    refined = recipe_of(f"refined {PROMPT} 2")  # the first refine fails
+    served = gate.ask(question, task_id=task_id, stream=True)
+    assert served.headers["x-loragen-recipe"] == refined.id
     gate.worker.error_after = 1
     gate.ask(question, task_id=task_id, stream=True)
     gate.worker.error_after, gate.worker.die_after = None, 1
@@ -71,7 +82,8 @@ def test_a_full_run_logs_neither_prompts_nor_recipes_nor_secrets(
     text = logged.getvalue()
     assert "a bug of ours" in text  # so the log was listened to, with tracebacks
     assert task_id in text
-    secrets = (CANARY, str(refined.start), MASTER_SECRET, str(gate.worker.key))
+    recipes = (*shapes(Recipe.from_text(start)), *shapes(refined))
+    secrets = (CANARY, *recipes, MASTER_SECRET, str(gate.worker.key))
     assert [line for line in text.splitlines() if any(secret in line for secret in secrets)] == []
 
 

@@ -16,6 +16,7 @@ from loragen.errors import GeneratorUnavailable
 from server.shared import Shared
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, gateway, settings
 from tests.fakes.live import wait_until
+from tests.fakes.stub_generator import recipe_of
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -24,6 +25,8 @@ ENCRYPTION_KEY = "e7" * 32
 PROMPT, TOOL, PROBE, MESSAGE, EDITED = (
     f"CANARY-{word}-58d0" for word in ("prompt", "tool", "probe", "message", "edited")
 )
+REFINED = recipe_of(f"refined {PROMPT} 1")
+"""What the stub generator makes of the first refine."""
 TEXTS = (PROMPT, TOOL, PROBE, MESSAGE, EDITED)
 
 
@@ -32,8 +35,8 @@ def tools() -> list[dict[str, Any]]:
 
 
 def recipes() -> list[bytes]:
-    """Return the recipes of the prompts that are compiled without tools, as bytes and as text."""
-    made = [expected_recipe(prompt) for prompt in (PROMPT, EDITED)]
+    """Return the recipes that are made without tools, as bytes and as text."""
+    made = [*(expected_recipe(prompt) for prompt in (PROMPT, EDITED)), REFINED]
     return [part for recipe in made for part in (recipe.data, recipe.text.encode())]
 
 
@@ -78,6 +81,8 @@ def drive(gate: Gateway) -> list[str]:
     call("GET", "/v1/models?tasks=true")
     user = {"role": "user", "content": MESSAGE}
     system = {"role": "system", "content": f"{PROMPT} {PROMPT}"}
+    served = gate.ask(MESSAGE, task_id=task_id)
+    assert served.headers["x-loragen-recipe"] == REFINED.id
     bodies: list[dict[str, Any]] = [
         {"model": MODEL, "task_id": task_id, "messages": [user]},
         {"model": MODEL, "task_id": task_id, "messages": [user], "stream": True},
@@ -143,6 +148,6 @@ def test_what_is_secret_is_told_by_nothing(
         assert found == set()
     else:  # so they would have been found; messages are kept nowhere
         assert {*texts} - found == {MESSAGE.encode()}
-        assert expected_recipe(EDITED).data in found
+        assert {expected_recipe(EDITED).data, REFINED.data} <= found
         for text in texts[:3]:
             assert any(text in each for each in files)
