@@ -1,7 +1,7 @@
 """What a killed gateway held of a tenant's limits comes back to the tenant by itself."""
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,32 @@ def two(
         yield one, other
 
 
-def ask(gate: GatewayProcess) -> int:
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Clients that nobody waits for once the test is over."""
+    pool = ThreadPoolExecutor(4)
+    yield pool
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def ask(gate: GatewayProcess) -> httpx.Response | None:
+    """Return the answer; None where the gateway died instead."""
     try:
-        return gate.http.post("/v1/chat/completions", json=CHAT, timeout=180).status_code
+        return gate.http.post("/v1/chat/completions", json=CHAT, timeout=180)
     except httpx.TransportError:
-        return 0
+        return None
+
+
+def tokens_of(reply: httpx.Response | None) -> int:
+    """Return the tokens that an answer took."""
+    assert reply is not None
+    assert reply.status_code == 200, reply.text
+    return int(reply.json()["usage"]["total_tokens"])
+
+
+def is_refused(gate: GatewayProcess) -> bool:
+    """Whether there is no place for a call, one that takes no tokens."""
+    return gate.http.get("/v1/models").status_code == 429
 
 
 def tokens_left(gate: GatewayProcess) -> int:
@@ -67,22 +88,33 @@ def tokens_left(gate: GatewayProcess) -> int:
 
 
 def test_places_and_tokens_of_a_killed_gateway_are_free_again(
-    worker: FakeWorker, two: tuple[GatewayProcess, GatewayProcess]
+    worker: FakeWorker,
+    two: tuple[GatewayProcess, GatewayProcess],
+    threads: ThreadPoolExecutor,
+    valkey: Valkey,
+    namespace: str,
 ) -> None:
     one, other = two
+    running = f"{namespace}:running:acme"
     worker.hold = True
-    held = [threading.Thread(target=ask, args=(one,)) for _ in range(2)]
-    for each in held:
-        each.start()
+    lost = [threads.submit(ask, one) for _ in range(2)]
     wait_until(lambda: worker.held == 2)
-    assert ask(other) == 429
-    reserved = TOKENS - tokens_left(other)
-    assert reserved > 200
+    assert is_refused(other)
+    assert valkey.client.zcard(running) == 2
+    assert tokens_left(other) < TOKENS - 200
     one.process.kill()
-    for each in held:
-        each.join(10)
-    assert ask(other) == 429  # nobody knows yet that it is dead
+    assert [each.result(10) for each in lost] == [None, None]
+    assert is_refused(other)  # nobody knows yet that it is dead
+    wait_until(lambda: worker.held == 0)
+    # A call lets those end that may.
+    wait_until(
+        lambda: not is_refused(other) and valkey.client.zcard(running) == 0,
+        seconds=LEASE_SECONDS + 10,
+    )
+    served = [threads.submit(ask, other) for _ in range(2)]
+    wait_until(lambda: worker.held == 2)  # at once, as before
     worker.hold = False
-    wait_until(lambda: ask(other) == 200, seconds=LEASE_SECONDS + 10)
-    assert ask(other) == 200
-    wait_until(lambda: tokens_left(other) > TOKENS - 10, seconds=90)
+    used = sum(tokens_of(each.result(30)) for each in served)
+    assert valkey.client.zcard(running) == 0
+    wait_until(lambda: tokens_left(other) >= TOKENS - used, seconds=90)
+    assert tokens_left(other) == TOKENS - used
