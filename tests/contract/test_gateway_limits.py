@@ -1,6 +1,7 @@
 """Limits of tenants at the gateway: who is refused, what is said, and that gateways share them."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.fakes.valkey import Valkey
 pytestmark = pytest.mark.redis
 
 Limited = Callable[..., Gateway]
+Held = Callable[[], tuple[int, int]]
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 WORDS = "one two three four five six seven eight"
 
@@ -58,6 +60,18 @@ def limited(admin: AdminApi, two: tuple[Gateway, Gateway]) -> Limited:
     return make
 
 
+@pytest.fixture
+def held(valkey: Valkey, namespace: str) -> Held:
+    """What Redis itself holds of tenant acme: requests that run, tokens of the last minute."""
+    client: Any = valkey.client
+
+    def read() -> tuple[int, int]:
+        tokens = client.hvals(f"{namespace}:tokens:acme")
+        return client.zcard(f"{namespace}:running:acme"), sum(map(int, tokens))
+
+    return read
+
+
 def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
     error = reply.json()["error"]
     return reply.status_code, error["code"], error["param"]
@@ -65,6 +79,16 @@ def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
 
 def tokens_left(gate: Gateway) -> int:
     return int(gate.http.get("/v1/models").headers["x-ratelimit-remaining-tokens"])
+
+
+def usage_and_reservation(gate: Gateway) -> tuple[int, int]:
+    """Ask as the first of the tenant; return the tokens it took, and what was reserved for it."""
+    reply = gate.ask("hi", max_tokens=100)
+    limit, left = (
+        int(reply.headers[f"x-ratelimit-{what}-tokens"]) for what in ("limit", "remaining")
+    )
+    assert limit - left > 100
+    return reply.json()["usage"]["total_tokens"], limit - left
 
 
 def test_too_many_requests_are_a_429_that_says_when_and_which_limit(limited: Limited) -> None:
@@ -118,13 +142,15 @@ def test_an_answer_costs_the_tokens_it_used(limited: Limited, stream: bool) -> N
 def test_a_stream_that_is_left_costs_what_passed(limited: Limited) -> None:
     gate = limited(tokens_per_minute=1_000)
     gate.worker.hold_after = 3
-    with gate.http.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as reply:
-        lines = reply.iter_lines()  # whose end would close the stream
-        assert next(lines)
-        assert tokens_left(gate) < 900
-    wait_until(lambda: tokens_left(gate) > 900)
-    assert gate.worker.hold_after == 3
-    assert 960 < tokens_left(gate) < 1_000
+    body = {**CHAT, "stream": True, "max_tokens": 100}
+    with gate.http.stream("POST", "/v1/chat/completions", json=body) as reply:
+        lines = filter(None, reply.iter_lines())  # whose end would close the stream
+        for _ in range(3):
+            assert next(lines).startswith("data: {")
+        reserved = 1_000 - tokens_left(gate)
+        assert reserved > 100
+    wait_until(lambda: tokens_left(gate) > 1_000 - reserved)
+    assert tokens_left(gate) == 1_000 - (reserved - 100 + 3)  # the prompt, and what passed
 
 
 def test_what_no_worker_answered_costs_no_tokens(limited: Limited) -> None:
@@ -190,9 +216,9 @@ def two_hundred(
     ]
 
 
-async def until_refused(asked: list["asyncio.Task[httpx.Response]"], count: int) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while sum(each.done() for each in asked) < count:  # noqa: ASYNC110 - two hundred ends
+        while not condition():  # noqa: ASYNC110 - what servers in other threads do
             await asyncio.sleep(0.02)
 
 
@@ -208,40 +234,87 @@ async def test_of_two_hundred_clients_of_two_gateways_as_many_get_in_as_may(
     assert sum(len(gate.worker.seen) for gate in two) == 50
 
 
-@pytest.mark.parametrize(
-    ("limits", "most"),
-    [({"concurrent_requests": 7}, 7), ({"tokens_per_minute": 1_000}, None)],
-)
+@pytest.mark.parametrize(("places", "tokens"), [(7, 100_000), (200, 1_000)])
 async def test_two_hundred_at_once_hold_no_more_than_may_run_and_settle_what_they_held(
     limited: Limited,
     two: tuple[Gateway, Gateway],
     many: httpx.AsyncClient,
-    limits: dict[str, int],
-    most: int | None,
+    held: Held,
+    places: int,
+    tokens: int,
 ) -> None:
-    limited(**limits)
-    if most is None:  # as many as reserve the tokens there are
-        two[0].worker.hold_after = 1
-        body = {**CHAT, "stream": True, "max_tokens": 100}
-        with two[0].http.stream("POST", "/v1/chat/completions", json=body):
-            reserved = 1_000 - tokens_left(two[0])
-        two[0].worker.hold_after = None
-        wait_until(lambda: tokens_left(two[0]) > 1_000 - reserved)
-        most = tokens_left(two[0]) // reserved
-        assert 5 < most < 12
+    limited(concurrent_requests=places, tokens_per_minute=tokens)
+    used, reserved = usage_and_reservation(two[0])
+    most = min(places, (tokens - used) // reserved)
+    assert 5 < most < 12
     for gate in two:
         gate.worker.hold = True
     chat = {**CHAT, "max_tokens": 100}
     asked = two_hundred(many, two, "/v1/chat/completions", lambda _: chat)
-    await until_refused(asked, 200 - most)
-    await asyncio.sleep(0.5)
-    assert sum(gate.worker.held for gate in two) == most
+    await until(lambda: sum(each.done() for each in asked) == 200 - most)
+    await until(lambda: sum(gate.worker.held for gate in two) == most)
+    assert held() == (most, used + most * reserved)
     for gate in two:
         gate.worker.hold = False
-    codes = [reply.status_code for reply in await asyncio.gather(*asked)]
+    replies = await asyncio.gather(*asked)
+    codes = [reply.status_code for reply in replies]
     assert (codes.count(200), codes.count(429)) == (most, 200 - most)
-    for number in range(most):  # all that was held is free
-        assert two[number % 2].ask("hi", max_tokens=10).status_code == 200
+    used += sum(r.json()["usage"]["total_tokens"] for r in replies if r.status_code == 200)
+    assert held() == (0, used)
+    assert tokens_left(two[1]) == tokens - used
+
+
+async def streamed(
+    client: httpx.AsyncClient, gate: Gateway, begun: list[int], leaving: asyncio.Event | None
+) -> int:
+    """Begin a stream that halts after two pieces; leave it there, or return its usage."""
+    body = {**CHAT, "stream": True, "max_tokens": 100, "stream_options": {"include_usage": True}}
+    url, headers = gate.server.url + "/v1/chat/completions", dict(gate.http.headers)
+    last = ""
+    async with client.stream("POST", url, json=body, headers=headers) as reply:
+        pieces = 0
+        async for line in reply.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            last, pieces = line, pieces + 1
+            if pieces == 2:
+                begun.append(1)
+                if leaving is not None:
+                    await leaving.wait()
+                    return 0
+    return int(json.loads(last.removeprefix("data: "))["usage"]["total_tokens"])
+
+
+async def test_half_of_two_hundred_streams_are_left_and_nothing_stays_held(
+    limited: Limited, two: tuple[Gateway, Gateway], many: httpx.AsyncClient, held: Held
+) -> None:
+    limited(concurrent_requests=200, tokens_per_minute=100_000)
+    used, reserved = usage_and_reservation(two[0])
+    for gate in two:
+        gate.worker.hold_after = 2
+    begun: list[int] = []
+    leaving = asyncio.Event()
+    async with asyncio.TaskGroup() as clients:
+        leavers, stayers = (
+            [
+                clients.create_task(streamed(many, two[number % 2], begun, event))
+                for number in range(100)
+            ]
+            for event in (leaving, None)
+        )
+        await until(lambda: len(begun) == 200)
+        assert held() == (200, used + 200 * reserved)
+        leaving.set()
+        await asyncio.wait(leavers)
+        await until(lambda: sum(gate.worker.abandoned for gate in two) == 100)
+        await until(lambda: held()[0] == 100)
+        used += 100 * (reserved - 100 + 2)  # the prompt, and what passed
+        assert held() == (100, used + 100 * reserved)
+        for gate in two:
+            gate.worker.hold_after = None
+    used += sum(each.result() for each in stayers)
+    assert held() == (0, used)
+    assert tokens_left(two[1]) == 100_000 - used
 
 
 @pytest.mark.parametrize("limit", ["tasks", "compiles_per_minute"])
