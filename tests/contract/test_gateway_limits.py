@@ -317,6 +317,31 @@ async def test_half_of_two_hundred_streams_are_left_and_nothing_stays_held(
     assert tokens_left(two[1]) == 100_000 - used
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_left_before_its_answer_begins_costs_all_it_could_and_frees_its_place(
+    limited: Limited, many: httpx.AsyncClient, held: Held, stream: bool
+) -> None:
+    gate = limited(concurrent_requests=1, tokens_per_minute=150)
+    gate.worker.hold = True
+    url, headers = gate.server.url + "/v1/chat/completions", dict(gate.http.headers)
+    body = {**CHAT, "max_tokens": 100, "stream": stream}
+    asked = asyncio.create_task(many.post(url, json=body, headers=headers))
+    await until(lambda: gate.worker.held == 1)
+    places, reserved = held()
+    assert places == 1
+    assert reserved > 100
+    asked.cancel()
+    await until(lambda: held()[0] == 0)
+    await until(lambda: gate.worker.abandoned == 1)
+    gate.worker.hold = False
+    refused = gate.ask("hi", max_tokens=100)
+    assert error_of(refused) == (429, "rate_limit_exceeded", "tokens")
+    assert 1 <= int(refused.headers["retry-after"]) <= 61
+    served = gate.ask("hi", max_tokens=10)
+    assert served.status_code == 200
+    assert held() == (0, reserved + served.json()["usage"]["total_tokens"])
+
+
 @pytest.mark.parametrize("limit", ["tasks", "compiles_per_minute"])
 async def test_two_hundred_prompts_at_once_make_as_many_as_may_be(
     limited: Limited, two: tuple[Gateway, Gateway], many: httpx.AsyncClient, limit: str
