@@ -65,7 +65,7 @@ def page() -> str:
         if (RESULTS / f"{name}.json").exists()
         for line in section(load(name))
     ]
-    foot = ["", "Memory is in the [README](../README.md#figures)."]
+    foot = ["", "The memory that a task takes is in the [README](../README.md#figures)."]
     return "\n".join([*head, *served, *full(), *lines, *foot]) + "\n"
 
 
