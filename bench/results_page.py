@@ -205,8 +205,8 @@ def soak(results: dict[str, Any]) -> list[str]:
         "",
         f"`{results['command']}`",
         "",
-        f"{results['tasks']:,} tasks made, asked and deleted in {results['seconds'] / 60:.0f} "
-        "minutes; restarted meanwhile:",
+        f"{results['tasks']:,} tasks made and asked, {results['calls']['delete 200']:,} of them "
+        f"deleted, in {results['seconds'] / 60:.0f} minutes; restarted meanwhile:",
         f"{', '.join(each['part'] for each in results['restarts'])}. Memory, descriptors, threads "
         f"and series of {processes} processes, {len(judged)} slopes after",
         f"warm-up. Beyond its tolerance grew: {', '.join(results['grew']) or 'nothing'}. The "

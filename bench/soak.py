@@ -28,10 +28,10 @@ from bench.tenant_stack import TenantStack, tenant_stack
 TENANTS: Final = ["calm", "busy", "wide"]
 RESTARTS: Final = {
     "server": signal.SIGTERM,
-    "worker demo": signal.SIGQUIT,
-    "router_service": signal.SIGQUIT,
+    "worker demo": signal.SIGKILL,
+    "router_service": signal.SIGKILL,
 }
-"""Sent to the keepers of these parts: SIGQUIT kills a part and all under it."""
+"""What these parts are sent."""
 RESTARTS_AT: Final = 0.2
 WARM_SHARE: Final = 0.3
 """Of a life, from its beginning, that is not judged: caches fill, code is compiled."""
@@ -105,9 +105,14 @@ def _soak(
         time.sleep(5)
         if waiting and sampler.now > 60 * minutes * RESTARTS_AT:
             part, signum = waiting.popitem()
-            os.kill(stack.pids()[part], signum)
-            restarted.append({"part": part, "signal": signum.name, "at": round(sampler.now, 1)})
+            pid = stack.pids()[part]
+            os.kill(pid, signum)
+            restarted.append(
+                {"part": part, "signal": signum.name, "at": round(sampler.now, 1), "pid": pid}
+            )
         say(f"{sampler.now:.0f} s: {created(churn.done)} tasks, {dict(churn.done.most_common(4))}")
+    if lasted := [each["part"] for each in restarted if stack.pids()[each["part"]] == each["pid"]]:
+        raise SystemExit(f"bench: {', '.join(lasted)} did not end")
     return restarted
 
 

@@ -56,17 +56,19 @@ def load_record(tenant: str, task_id: str, data: bytes | str) -> TaskRecord:
 
 
 def load_deleted(tenant: str, task_id: str, data: bytes | str) -> TaskRecord | None:
-    """Return the record that a task was deleted with, or None if it is damaged.
+    """Return the record that a task was deleted with, or None if it is damaged or another's.
 
-    Raises:
-        StoreUnavailable: it is of another task.
+    The task is gone either way: what is left to do about it must not be left undone.
     """
     try:
         record = _parsed(data)
     except (ValidationError, ValueError):  # no reason to keep it, or to leave its delete half done
         logger.warning("a deleted task's record was damaged", extra={"task_id": task_id})
         return None
-    _require(record, tenant, task_id)
+    try:
+        _require(record, tenant, task_id)
+    except StoreUnavailable:
+        return None
     return record
 
 

@@ -8,7 +8,7 @@ no log and in no error.
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -172,9 +172,14 @@ def _parse(kind: type[_Request], body: bytes) -> _Request:
         raise InvalidRequest(f"{param or 'request'}: {first['msg']}", param=param) from None
 
 
+_HARM: Final = ("does_harm_before", "does_harm_after")
+
+
 def _answer(reply: CompileReply | MeasureReply | RefineReply) -> JSONResponse:
     # To a gateway from before there were such ids the field would be unknown.
     unknown = set() if reply.request_id else {"request_id"}
+    # Nor does every gateway know of harm in the replies of refines, which is rare.
+    unknown |= {name for name in _HARM if not getattr(reply, name, True)}
     return JSONResponse(reply.model_dump(exclude=unknown))
 
 

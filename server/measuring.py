@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from loragen import metrics
+from loragen.background import end
 from loragen.errors import (
     DeadlineExceeded,
     EdgeModelNotFound,
@@ -54,8 +55,9 @@ _NOT_THE_TASKS: Final = (
 _RETRIES: Final = 60
 _RETRY_SECONDS: Final = 5.0
 """Pause before a refiner that is away or full is asked again."""
-_REMIND_SECONDS: Final = 2 * LEASE_SECONDS
-"""Between two requests of a task that look whether its measure was lost: each asks for a lease."""
+_REMIND_SECONDS: Final = 300.0
+"""Between two requests of a task that look whether its measure was lost: it may have failed, and
+would fail again."""
 
 
 class Measuring:
@@ -135,10 +137,7 @@ class Measuring:
 
     async def close(self) -> None:
         """Give up what is being measured."""
-        running = list(self._running.values())
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end(list(self._running.values()))
 
     async def _measure(
         self, tenant: str, task_id: str, pool_id: str, live: Sequence[ProbeText]
@@ -223,6 +222,8 @@ class Measuring:
             stored = found.on(pool_id)
             if stored.recipe is None or not measurement.is_of(stored.recipe.id):
                 return None
+            if stored.measured is not None and measurement.by == "measure":
+                return None  # another gateway was first, as where a lease was lost
             changed = stored.model_copy(update=stored.remeasured(measurement))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from loragen import metrics
+from loragen.background import end
 from loragen.errors import (
     Conflict,
     InvalidRequest,
@@ -96,9 +97,7 @@ class Refinement:
 
     async def close(self) -> None:
         """Give up what is being refined."""
-        for running in self._running:
-            running.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await end(list(self._running))
 
     async def _refine(
         self, task: Task, probes: Sequence[ProbeText], generator: Generator, token: str

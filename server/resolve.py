@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from loragen import metrics
+from loragen.background import end
 from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task, TaskRecord
 from server.compiler import Compiler
@@ -147,10 +148,7 @@ class Resolver:
 
     async def close(self) -> None:
         """End the compiles under way."""
-        running = list(self._running.values())
-        for compile_task in running:
-            compile_task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end(list(self._running.values()))
 
     async def delete_recipes(self, task: TaskRecord) -> None:
         """Forget the recipes of a deleted task."""

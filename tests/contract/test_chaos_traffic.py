@@ -91,7 +91,10 @@ def test_a_stream_may_end_with_an_error() -> None:
     assert kinds(reply, slot_of(OWN)) == {"error", "error event"}
 
 
-def test_an_earlier_prompt_may_answer_for_a_moment_and_a_foreign_one_never() -> None:
+def test_an_earlier_prompt_may_answer_for_a_moment_and_a_foreign_one_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.chaos.tenants.PROPAGATION_SECONDS", 60.0)
     assert kinds(answer("coral"), slot_of(OTHER, OWN)) == {"right"}
     third = Canary("Say gold.", "hi", "gold")
     assert kinds(answer("coral"), slot_of(third, OWN)) == {"foreign answer"}
@@ -100,6 +103,7 @@ def test_an_earlier_prompt_may_answer_for_a_moment_and_a_foreign_one_never() -> 
 def test_near_an_edit_a_text_of_no_prompt_is_neither_right_nor_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("tests.chaos.tenants.PROPAGATION_SECONDS", 60.0)
     assert kinds(answer("something"), slot_of(OTHER, OWN)) == {"during an edit"}
     assert kinds(answer("something"), slot_of(None, OWN)) == {"during an edit"}
     monkeypatch.setattr("tests.chaos.tenants.PROPAGATION_SECONDS", -1.0)

@@ -59,4 +59,4 @@ def test_a_generator_that_uses_the_same_experts_always_is_noticed(gate: Gateway)
     gate.generator.reply = reply_of(collapsed)
     for number in range(160):
         gate.create(f"{PROMPT} again {number}")
-    assert experts_in_use() < 0.5
+    assert experts_in_use() < 0.4  # where LoragenRouterCollapsed fires
