@@ -9,15 +9,22 @@ logger = logging.getLogger(__name__)
 
 _CANCEL_AGAIN_SECONDS: Final = 0.2
 _RUN_AGAIN_SECONDS: Final = 1.0
+JOB_ENDS_SECONDS: Final = 5.0
+"""For a job that is cancelled to give back its leases, with Redis slow."""
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: redis-py can swallow a cancellation, and loops go on."""
+async def end(
+    tasks: Collection[asyncio.Task[Any]], *, again_seconds: float = _CANCEL_AGAIN_SECONDS
+) -> None:
+    """Cancel tasks until they have ended: redis-py can swallow a cancellation, and loops go on.
+
+    What gives leases back as it ends needs `again_seconds` enough for that.
+    """
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
+        _, pending = await asyncio.wait(pending, timeout=again_seconds)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from loragen import metrics
-from loragen.background import end
+from loragen.background import JOB_ENDS_SECONDS, end
 from loragen.errors import (
     DeadlineExceeded,
     EdgeModelNotFound,
@@ -102,7 +102,7 @@ class Measuring:
 
     def remind(self, task: Task) -> None:
         """Start where whoever began may have died; a request does so now and then."""
-        if task.recipe is None or task.measured is not None:
+        if task.recipe is None or task.measured is not None or not self.is_on(task.edge_model):
             return
         now = time.monotonic()
         if now - self._reminded_since > _REMIND_SECONDS:
@@ -137,7 +137,7 @@ class Measuring:
 
     async def close(self) -> None:
         """Give up what is being measured."""
-        await end(list(self._running.values()))
+        await end(list(self._running.values()), again_seconds=JOB_ENDS_SECONDS)
 
     async def _measure(
         self, tenant: str, task_id: str, pool_id: str, live: Sequence[ProbeText]
@@ -147,7 +147,8 @@ class Measuring:
         try:
             async with self._turns.turn(tenant):
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
-                    return  # another gateway measures it
+                    self._reminded.discard((tenant, task_id, pool_id))
+                    return  # another gateway measures it, or has died within the last seconds
                 async with keep(self._shared.leases, lease, token):
                     measured = await self._measured(tenant, task_id, pool_id, live)
             if measured is not None and self._standing.is_mendable(measured):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from loragen import metrics
-from loragen.background import end
+from loragen.background import JOB_ENDS_SECONDS, end
 from loragen.errors import (
     Conflict,
     InvalidRequest,
@@ -97,7 +97,7 @@ class Refinement:
 
     async def close(self) -> None:
         """Give up what is being refined."""
-        await end(list(self._running))
+        await end(list(self._running), again_seconds=JOB_ENDS_SECONDS)
 
     async def _refine(
         self, task: Task, probes: Sequence[ProbeText], generator: Generator, token: str

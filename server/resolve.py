@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from loragen import metrics
-from loragen.background import end
+from loragen.background import JOB_ENDS_SECONDS, end
 from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task, TaskRecord
 from server.compiler import Compiler
@@ -148,7 +148,7 @@ class Resolver:
 
     async def close(self) -> None:
         """End the compiles under way."""
-        await end(list(self._running.values()))
+        await end(list(self._running.values()), again_seconds=JOB_ENDS_SECONDS)
 
     async def delete_recipes(self, task: TaskRecord) -> None:
         """Forget the recipes of a deleted task."""

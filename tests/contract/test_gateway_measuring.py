@@ -369,6 +369,7 @@ def test_a_measure_that_died_with_its_gateway_is_taken_up_by_the_next_request(
             one.generator.is_measuring_held = True
             task_id = one.create(PROMPT, **MANUAL)["id"]
             wait_until(lambda: len(one.generator.measures) == 1)
+            assert mode(two, task_id) == ("compiled", None)  # it is asked for while it is measured
         wait_until(lambda: not list(valkey.client.scan_iter(f"{namespace}:lease:measure:*")))
         two.generator.measured = (0.3, 0.5)
         assert mode(two, task_id) == ("compiled", None)  # nothing is known of it yet
