@@ -87,7 +87,7 @@ results: setup  ## write the figures of README.md, docs/results.md and its plots
 	@$(BIN)/python -m bench.results_page
 	@$(BIN)/python -m bench.plots
 
-fairness: setup  ## measure what one tenant notices of another, half an hour on an idle machine
+fairness: setup  ## measure what one tenant notices of another, an hour on an idle machine
 	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json
 	@$(BIN)/python -m bench.shadowing --out bench/results/shadowing.json
 

@@ -55,7 +55,7 @@ class Part(StrEnum):
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     only: Annotated[
-        list[Part] | None, typer.Option(help="Leave other parts of the JSON as they are.")
+        list[Part] | None, typer.Option(help="Part to measure; repeatable. Default: all.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds: no neighbour, a modest one, a flood.")] = 9,
     questions: Annotated[int, typer.Option(help="Questions beside each of them.")] = 60,
@@ -83,9 +83,10 @@ def main(
         Part.SMALL_FLOOD: lambda: measure_flood(protocol, model, rounds=rounds),
         Part.TIMING: lambda: measure_timing(prompts, minutes=minutes),
     }
-    report: dict[str, Any] = json.loads(out.read_text("utf-8")) if only and out.exists() else {}
+    report: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
     for part in only or Part:
-        report[part] = {**provenance("bench.fairness"), **measures[part]()}
+        measured = measures[part]()
+        report[part] = {**provenance("bench.fairness"), **measured}
         out.write_text(json.dumps(report, indent=2) + "\n")
         say(f"{part}: {json.dumps(report[part])}")
 

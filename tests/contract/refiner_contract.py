@@ -45,6 +45,9 @@ class RefinerContract:
         assert recipe.id != start.recipe_id
         assert recipe.gates.shape == Recipe.from_text(start.recipe).gates.shape
         assert (reply.probes, reply.held_out) == (8, 4)
+        # A gateway of before refuses fields that it does not know.
+        assert ("does_harm_before" in response.json()) == reply.does_harm_before
+        assert ("does_harm_after" in response.json()) == reply.does_harm_after
         for share in (reply.agreement_before, reply.agreement_after):
             assert 0 <= share <= 1
 

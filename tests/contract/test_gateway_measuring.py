@@ -46,6 +46,14 @@ def mode(gate: Gateway, task_id: str) -> tuple[str, str | None]:
     return headers["x-loragen-mode"], headers.get("x-loragen-fallback-reason")
 
 
+def held_measure(gate: Gateway, **fields: Any) -> str:
+    """Create a task whose measure has begun and waits, and return its id."""
+    gate.generator.is_measuring_held = True
+    task_id: str = gate.create(PROMPT, **fields)["id"]
+    wait_until(lambda: len(gate.generator.measures) == 1)
+    return task_id
+
+
 def test_a_new_task_serves_at_once_and_is_measured_behind_it(gate: Gateway) -> None:
     gate.generator.is_measuring_held = True
     task = gate.create(PROMPT)
@@ -338,9 +346,7 @@ def test_two_gateways_measure_a_task_once(valkey: Valkey, namespace: str) -> Non
         gateway(shared[0], namespace, server=ON) as one,
         gateway(shared[1], namespace, server=ON) as two,
     ):
-        one.generator.is_measuring_held = True
-        task_id = one.create(PROMPT, probes=PROBES, wait=False)["id"]
-        wait_until(lambda: len(one.generator.measures) == 1)
+        task_id = held_measure(one, probes=PROBES, wait=False)
         assert mode(two, task_id) == ("prompt", "not_measured")
         one.generator.is_measuring_held = False
         wait_until(lambda: mode(two, task_id) == ("compiled", None))
@@ -353,9 +359,7 @@ def test_a_gateway_that_ends_while_it_measures_leaves_it_to_another(
     shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
     with gateway(shared[1], namespace, server=ON) as two:
         with gateway(shared[0], namespace, server=ON) as one:
-            one.generator.is_measuring_held = True
-            task_id = one.create(PROMPT, probes=PROBES, wait=False)["id"]
-            wait_until(lambda: len(one.generator.measures) == 1)
+            task_id = held_measure(one, probes=PROBES, wait=False)
         wait_until(lambda: mode(two, task_id) == ("compiled", None))
         assert len(two.generator.measures) == 1
 
@@ -366,15 +370,36 @@ def test_a_measure_that_died_with_its_gateway_is_taken_up_by_the_next_request(
     shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
     with gateway(shared[1], namespace, server=ON) as two:
         with gateway(shared[0], namespace, server=ON) as one:
-            one.generator.is_measuring_held = True
-            task_id = one.create(PROMPT, **MANUAL)["id"]
-            wait_until(lambda: len(one.generator.measures) == 1)
+            task_id = held_measure(one, **MANUAL)
             assert mode(two, task_id) == ("compiled", None)  # it is asked for while it is measured
         wait_until(lambda: not list(valkey.client.scan_iter(f"{namespace}:lease:measure:*")))
         two.generator.measured = (0.3, 0.5)
         assert mode(two, task_id) == ("compiled", None)  # nothing is known of it yet
         wait_until(lambda: mode(two, task_id) == ("prompt", "low_fidelity"))
         assert len(two.generator.measures) == 1
+
+
+def test_of_two_measures_after_a_lost_lease_the_first_counts(
+    valkey: Valkey, namespace: str
+) -> None:
+    shared = redis_shared(valkey.url, namespace), redis_shared(valkey.url, namespace)
+    with (
+        gateway(shared[0], namespace, server=ON) as one,
+        gateway(shared[1], namespace, server=ON) as two,
+    ):
+        one.generator.measured, one.generator.does_harm = (0.0, 0.0), True
+        harmed = one.metric("loragen_negative_transfer_total")
+        ended = one.metric("loragen_measure_seconds_count")
+        task_id = held_measure(one, **MANUAL)
+        for lease in valkey.client.scan_iter(f"{namespace}:lease:measure:*"):
+            valkey.client.delete(lease)
+        assert mode(two, task_id) == ("compiled", None)
+        assert measured(two, task_id)["fidelity"] == 0.9
+        one.generator.is_measuring_held = False
+        wait_until(lambda: one.metric("loragen_measure_seconds_count") == ended + 2)
+        assert [each["fidelity"] for each in shown(one, task_id)["measures"]] == [0.9]
+        assert one.metric("loragen_negative_transfer_total") == harmed
+        assert mode(one, task_id) == ("compiled", None)
 
 
 def test_a_prompt_that_came_by_itself_is_measured_before_it_is_used(
