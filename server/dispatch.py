@@ -55,6 +55,8 @@ class Trail:
     """Whose it is; tenants have a worker in turns."""
     drops: int = 0
     """Workers lost with it."""
+    is_at_worker: bool = False
+    """Whether one may have begun on it, as none has while it waits in line."""
 
 
 class Dispatcher:
@@ -149,8 +151,10 @@ class Dispatcher:
         trail = trail or Trail()
         tried: set[str] = set()
         while trail.drops < _MOST_DROPS:
+            trail.is_at_worker = False
             async with _place(crew, path, tried, recipe, tenant=trail.tenant) as worker:
                 tried.add(worker.url)
+                trail.is_at_worker = True
                 response = await self._try(crew, worker, path, body, recipe, request_id)
                 if not isinstance(response, httpx.Response):
                     trail.drops += response is Loss.DROPPED

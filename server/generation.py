@@ -97,15 +97,24 @@ async def serve(
     request: ChatRequest | CompletionRequest, parts: Services, visit: Visit, headers: list[str]
 ) -> Response:
     """Answer a request of any route; `headers` are its `X-Task-Id`."""
+    trail = Trail(visit.tenant.id)
     try:
-        return await _serve(request, parts, visit, headers)
+        return await _serve(request, parts, visit, headers, trail)
     except LoragenError:
         visit.tally.void()
+        raise
+    except asyncio.CancelledError:
+        if not trail.is_at_worker:
+            visit.tally.void()
         raise
 
 
 async def _serve(
-    request: ChatRequest | CompletionRequest, parts: Services, visit: Visit, headers: list[str]
+    request: ChatRequest | CompletionRequest,
+    parts: Services,
+    visit: Visit,
+    headers: list[str],
+    trail: Trail,
 ) -> Response:
     started = time.monotonic()
     reference = TaskReference.parse(model=request.model, task_id=request.task_id, headers=headers)
@@ -130,7 +139,7 @@ async def _serve(
         visit.tally,
         stamps=stamps,
         conversation=resolution.conversation,
-        trail=Trail(visit.tenant.id),
+        trail=trail,
     )
     try:
         return await send(planned, started=started)

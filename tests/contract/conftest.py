@@ -71,9 +71,20 @@ def window_seconds() -> int:
 
 
 @pytest.fixture
-def two(valkey: Valkey, namespace: str, window_seconds: int) -> Iterator[tuple[Gateway, Gateway]]:
+def overrides() -> dict[str, dict[str, Any]]:
+    """What else `two` are told, by section of the settings."""
+    return {}
+
+
+@pytest.fixture
+def two(
+    valkey: Valkey, namespace: str, window_seconds: int, overrides: dict[str, dict[str, Any]]
+) -> Iterator[tuple[Gateway, Gateway]]:
     """Two gateways of the same namespace that ask for keys."""
-    server = {"auth": "keys"}
+    sections: dict[str, Any] = {
+        **overrides,
+        "server": {"auth": "keys", **overrides.get("server", {})},
+    }
     # A busy machine is not a lost Redis, without which nothing is counted.
     store = {"timeout_seconds": 30.0}
     told = settings([], namespace=namespace, redis_url=valkey.url, store=store)
@@ -82,8 +93,8 @@ def two(valkey: Valkey, namespace: str, window_seconds: int) -> Iterator[tuple[G
         return counting_over(Shared.connect(told), namespace, window_seconds)
 
     with (
-        gateway(shared(), namespace, server=server) as one,
-        gateway(shared(), namespace, server=server) as other,
+        gateway(shared(), namespace, **sections) as one,
+        gateway(shared(), namespace, **sections) as other,
     ):
         yield one, other
 

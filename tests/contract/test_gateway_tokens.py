@@ -1,10 +1,13 @@
 """Tokens of limited tenants: what is taken before an answer, and what it has cost after."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
+from tests.fakes.gateway import MODEL, Gateway
 from tests.fakes.limited import (
     CHAT,
     LONG_WINDOW_SECONDS,
@@ -89,3 +92,49 @@ async def test_a_request_left_before_its_answer_begins_costs_all_it_could_and_fr
     served = gate.ask("hi", max_tokens=10)
     assert served.status_code == 200
     assert held() == (0, reserved + served.json()["usage"]["total_tokens"])
+
+
+ONE_PLACE = {"max_outstanding": 1}
+
+
+@contextmanager
+def busy(gate: Gateway) -> Iterator[None]:
+    """Keep the only place at the gateway's worker for the length of a block."""
+    body = {**CHAT, "messages": [{"role": "user", "content": "word " * 60}], "stream": True}
+    with gate.http.stream("POST", "/v1/chat/completions", json=body) as reply:
+        lines = reply.iter_lines()  # whose end would close the stream
+        assert next(lines).startswith("data: {")
+        yield
+
+
+@pytest.mark.parametrize("overrides", [{"edge": ONE_PLACE}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_is_left_in_line_costs_nothing(
+    limited: Limited, many: httpx.AsyncClient, held: Held, stream: bool
+) -> None:
+    gate = limited(concurrent_requests=2, tokens_per_minute=1_000)
+    url, headers = gate.server.url + "/v1/chat/completions", dict(gate.http.headers)
+    body = {**CHAT, "max_tokens": 100, "stream": stream}
+    gate.worker.hold_after = 1
+    with busy(gate):
+        before = held()
+        asked = asyncio.create_task(many.post(url, json=body, headers=headers))
+        await until(lambda: gate.metric("loragen_queue_requests", model=MODEL) == 1)
+        assert held()[1] > before[1] + 100
+        asked.cancel()
+        await until(lambda: held()[0] == 1)
+        assert held() == before
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"edge": ONE_PLACE, "server": {"request_timeout_seconds": 2.0}}]
+)
+def test_a_request_whose_deadline_passes_in_line_costs_nothing(
+    limited: Limited, held: Held
+) -> None:
+    gate = limited(concurrent_requests=2, tokens_per_minute=1_000)
+    gate.worker.pause_seconds = 0.2  # or the stream would be too silent, too
+    with busy(gate):
+        before = held()
+        assert gate.ask("hi", max_tokens=100).status_code == 504
+        assert held() == before
