@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import redis.asyncio as redis
 
-from loragen import store_scripts
+from loragen import metrics, store_scripts
 from loragen.errors import SealBroken, SealUnknown, TaskNotFound
 from loragen.limits import excess
 from loragen.redis_client import as_bytes, connect, mapped
@@ -201,9 +201,8 @@ class RedisStore:
 
     async def get_recipe(self, key: str) -> bytes | None:
         """Return recipe bytes and keep them for another time to live."""
-        async with mapped():
-            data = await self._redis.getex(self._recipe(key), ex=self._ttl)
-        return None if data is None else await self._opened(key, as_bytes(data))
+        stored = await self._sealed_recipe(key)
+        return None if stored is None else await self._opened(key, stored)
 
     async def put_recipe(self, key: str, data: bytes) -> bytes:
         """Store recipe bytes unless some are there; return those that are."""
@@ -221,15 +220,33 @@ class RedisStore:
         async with mapped():
             await self._redis.delete(self._recipe(key))
 
+    async def _sealed_recipe(self, key: str) -> bytes | None:
+        async with mapped():
+            stored = await self._redis.getex(self._recipe(key), ex=self._ttl)
+        return None if stored is None else as_bytes(stored)
+
     async def _opened(self, key: str, stored: bytes) -> bytes | None:
-        """Return recipe bytes, or None, and nothing is there any more, if they cannot be opened."""
-        name = self._recipe(key)
+        """Return recipe bytes, or None, and nothing is there any more, if they cannot be opened.
+
+        Raises:
+            SealBroken, SealUnknown: Redis gave two values, and neither can be opened.
+        """
+        tenant, name = _tenant_of(key), self._recipe(key)
         try:
-            return self._seal.open(_tenant_of(key), name, stored)
+            return self._seal.open(tenant, name, stored)
         except (SealBroken, SealUnknown) as error:
-            logger.warning("stored recipe cannot be opened", extra={"reason": error.message})
+            reason = error.message
+        # A reply may be to another request, and so sealed for another place: it is looked at twice.
+        again = await self._sealed_recipe(key)
+        if again is None:
+            return None
+        if again == stored:
+            logger.warning("stored recipe cannot be opened", extra={"reason": reason})
             await self.delete_recipe(key)
             return None
+        metrics.MISDIRECTED.labels("store").inc()
+        logger.error("the store's reply is to another request")
+        return self._seal.open(tenant, name, again)
 
     def tasks(self) -> AsyncIterator[tuple[str, str]]:
         """Yield tenant and id of every task that is there all along, some of them twice."""

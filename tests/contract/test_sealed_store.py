@@ -1,6 +1,6 @@
 """A store with an encryption key is a store like any other, and Redis holds nothing readable."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from loragen.errors import StoreUnavailable
 from loragen.redis_store import RedisStore
 from loragen.seal import Seal
 from tests.contract.store_contract import TENANT, StoreContract, task_of
+from tests.fakes.resolving import metric
 from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
@@ -173,3 +174,62 @@ async def test_a_recipe_that_cannot_be_opened_makes_room(
     assert await store.get_recipe(f"{TENANT}:one") is None
     assert await store.put_recipe(f"{TENANT}:two", b"own") == b"own"
     assert await store.get_recipe(f"{TENANT}:two") == b"own"
+
+
+@pytest.fixture
+def mix_up(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the next replies of Redis be these, as on a connection that mixes them up."""
+
+    def mix(*replies: Any) -> None:
+        client: Any = store._redis
+        execute, left = client.execute_command, list(replies)
+
+        async def mixed_up(*args: Any, **options: Any) -> Any:
+            reply = await execute(*args, **options)
+            return left.pop(0) if left else reply
+
+        monkeypatch.setattr(client, "execute_command", mixed_up)
+
+    return mix
+
+
+@pytest.mark.parametrize("call", ["get", "put"])
+async def test_a_recipe_of_another_key_is_counted_and_the_right_one_is_kept(
+    store: RedisStore,
+    valkey: Valkey,
+    namespace: str,
+    mix_up: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+) -> None:
+    for key in ("own", "other"):
+        await store.put_recipe(f"{TENANT}:{key}", key.encode())
+    before = metric("misdirected_replies_total", source="store")
+    mix_up(valkey.client.get(f"{namespace}:recipe:{TENANT}:other"))
+    own = f"{TENANT}:own"
+    got = await (store.get_recipe(own) if call == "get" else store.put_recipe(own, b"late"))
+    assert got == b"own"
+    assert await store.get_recipe(own) == b"own"
+    assert metric("misdirected_replies_total", source="store") == before + 1
+    assert caplog.text.count("is to another request") == 1  # as the chaos run counts them
+
+
+async def test_two_replies_of_which_neither_opens_delete_nothing(
+    store: RedisStore, valkey: Valkey, namespace: str, mix_up: Callable[..., None]
+) -> None:
+    for key in ("own", "one", "two"):
+        await store.put_recipe(f"{TENANT}:{key}", key.encode())
+    mix_up(*(valkey.client.get(f"{namespace}:recipe:{TENANT}:{key}") for key in ("one", "two")))
+    with pytest.raises(StoreUnavailable):
+        await store.get_recipe(f"{TENANT}:own")
+    assert await store.get_recipe(f"{TENANT}:own") == b"own"
+
+
+async def test_a_reply_to_another_before_a_recipe_is_gone_is_no_recipe(
+    store: RedisStore, valkey: Valkey, namespace: str, mix_up: Callable[..., None]
+) -> None:
+    await store.put_recipe(f"{TENANT}:other", b"other")
+    before = metric("misdirected_replies_total", source="store")
+    mix_up(valkey.client.get(f"{namespace}:recipe:{TENANT}:other"))
+    assert await store.get_recipe(f"{TENANT}:own") is None
+    assert metric("misdirected_replies_total", source="store") == before
