@@ -45,19 +45,20 @@ class RecipeTier:
     async def put(self, task: Task, ref: RecipeRef, recipe: Recipe) -> Recipe:
         """Store a recipe and return the one that is there: another gateway's, if it was first."""
         key = self.keys(task, ref)[0]
-        first = _intact(await self._store.put_recipe(key, recipe.data), recipe.pool_id)
-        if first == recipe:
-            return first
-        if first is not None:
-            # Nothing in it says whose it is, so it is looked at twice.
-            second = await self._store.get_recipe(key)
-            if second is None:  # it expired between the looks, or was evicted
-                return await self.put(task, ref, recipe)
-            if second != first.data:
+        first = await self._store.put_recipe(key, recipe.data)
+        if first == recipe.data:
+            return recipe
+        # Nothing in it says whose it is, so it is looked at twice.
+        second = await self._store.get_recipe(key)
+        if second is None:  # it expired between the looks, or was evicted
+            return await self.put(task, ref, recipe)
+        if second != first:
+            if _decoded(first) is not None:  # else it was damaged, and is mended since
                 _count_misdirected(task)
-                raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
-            return first
-        await self._store.delete_recipe(key)
+            raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
+        if (kept := _intact(first, recipe.pool_id)) is not None:
+            return kept
+        await self._drop_damaged(key, task)
         await self._store.put_recipe(key, recipe.data)
         return recipe
 
@@ -113,9 +114,12 @@ class RecipeTier:
             if _decoded(first) is not None:  # whole, so no damage that was mended between the looks
                 _count_misdirected(task)
             return recipe
+        await self._drop_damaged(key, task)
+        return None
+
+    async def _drop_damaged(self, key: str, task: Task) -> None:
         logger.warning("stored recipe is damaged", extra={"task_id": task.id})
         await self._store.delete_recipe(key)
-        return None
 
 
 def _intact(data: bytes, pool_id: str) -> Recipe | None:

@@ -61,6 +61,38 @@ async def test_a_first_recipe_that_is_another_at_the_second_look_is_a_reply_to_a
     assert caplog.text.count("is to another request") == 1  # as the chaos run counts them
 
 
+@pytest.mark.parametrize(
+    ("reply", "counted"),
+    [(ELSEWHERE.data, 1), (OWN.data[:20], 0)],
+    ids=["of another pool", "damaged"],
+)
+async def test_what_is_no_recipe_only_at_the_first_look_deletes_none(
+    store: MixedUpStore, tier: RecipeTier, reply: bytes, counted: int
+) -> None:
+    before = misdirected()
+    (key,) = tier.keys(TASK, OWN_REF)
+    await store.put_recipe(key, OTHER.data)  # another gateway was first
+    store.replies = [reply]
+    with pytest.raises(StoreUnavailable, match="two recipes"):
+        await tier.put(TASK, OWN_REF, OWN)
+    assert await tier.put(TASK, OWN_REF, OWN) == OTHER
+    assert misdirected() == before + counted
+
+
+@pytest.mark.parametrize(
+    "stored", [ELSEWHERE.data, OWN.data[:20]], ids=["of another pool", "damaged"]
+)
+async def test_what_is_no_recipe_of_the_pool_at_both_looks_is_written_over(
+    store: MixedUpStore, tier: RecipeTier, stored: bytes
+) -> None:
+    before = misdirected()
+    (key,) = tier.keys(TASK, OWN_REF)
+    store.damage(key, stored)
+    assert await tier.put(TASK, OWN_REF, OWN) == OWN
+    assert await store.get_recipe(key) == OWN.data
+    assert misdirected() == before
+
+
 async def test_a_first_recipe_that_is_evicted_before_the_second_look_is_no_mix_up(
     store: MixedUpStore, tier: RecipeTier
 ) -> None:
