@@ -26,7 +26,7 @@ from loragen.limits import excess
 from loragen.redis_client import as_bytes, connect, mapped
 from loragen.resealing import Resealed, Resealing
 from loragen.seal import Seal
-from loragen.store import Page
+from loragen.store import Deleted, Page
 from loragen.task import Task, TaskRecord
 from loragen.task_codec import (
     FIELDS,
@@ -156,8 +156,8 @@ class RedisStore:
             written = await self._update(keys=[key], args=args)
         return bool(written)
 
-    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
-        """Delete a task, not its recipes, and return what it was; see `Store.delete`."""
+    async def delete(self, tenant: str, task_id: str) -> Deleted | None:
+        """Delete a task, not its recipes, and return what it was; None if there was none."""
         keys = [
             *self._task_keys(tenant, task_id),
             self._gone(tenant, task_id),
@@ -165,7 +165,7 @@ class RedisStore:
         ]
         async with mapped():
             record = await self._delete(keys=keys, args=[task_id, _GONE_SECONDS])
-        return None if record is None else load_deleted(tenant, task_id, record)
+        return None if record is None else Deleted(load_deleted(tenant, task_id, record))
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True

@@ -16,6 +16,13 @@ class Page:
     has_more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a task was in the moment it was deleted; None where its record could not be read."""
+
+    record: TaskRecord | None
+
+
 class Store(Protocol):
     """Where tasks and recipes live. Every method raises StoreUnavailable when it cannot answer."""
 
@@ -46,11 +53,8 @@ class Store(Protocol):
     async def update(self, task: Task) -> bool:
         """Replace record and refined recipes of an existing task; False if it was deleted."""
 
-    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
-        """Delete a task, not its recipes, and return what it was in that moment.
-
-        None if there was none, or its record could not be read: that is deleted, too.
-        """
+    async def delete(self, tenant: str, task_id: str) -> Deleted | None:
+        """Delete a task, not its recipes, and return what it was; None if there was none."""
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True

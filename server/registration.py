@@ -95,7 +95,8 @@ async def remove(task: Task, parts: Services) -> None:
     await parts.resolver.delete_recipes(last)
     if deleted is None:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
-    await parts.resolver.delete_recipes(deleted)  # those of a compile since the last look, too
+    if deleted.record is not None:  # those of a compile since the last look, too
+        await parts.resolver.delete_recipes(deleted.record)
 
 
 async def _forget(task: Task, parts: Services) -> None:

@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "tests.contract.generator_contract",
     "tests.contract.lease_contract",
     "tests.contract.names_contract",
+    "tests.contract.recipe_contract",
     "tests.contract.sightings_contract",
     "tests.contract.store_contract",
     "tests.contract.tenants_contract",

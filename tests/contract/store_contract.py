@@ -1,17 +1,17 @@
-"""What the gateway relies on in a store. A subclass gives the fixture `store`."""
+"""What the gateway relies on in a store. A subclass gives the fixtures `store` and `damage`."""
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loragen.errors import LimitExceeded, TaskNotFound
+from loragen.errors import LimitExceeded, StoreUnavailable, TaskNotFound
 from loragen.measurement import Measurement, RefineOutcome
-from loragen.store import Store
+from loragen.store import Deleted, Store
 from loragen.task import Policy, RecipeRef, Spare, Task, TaskRecord
 
 TENANT = "default"
@@ -168,7 +168,19 @@ class StoreContract:
         await store.update(task_of(0, status="ready", recipe=REF))
         record = (await store.records(TENANT, [task_of(0).id]))[task_of(0).id]
         assert record.recipes == (REF,)
-        assert await store.delete(TENANT, task_of(0).id) == record
+        assert await store.delete(TENANT, task_of(0).id) == Deleted(record)
+
+    async def test_a_task_that_cannot_be_read_is_deleted_all_the_same(
+        self, store: Store, damage: Callable[[str], None]
+    ) -> None:
+        await store.create(task_of(0))
+        damage(task_of(0).id)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.get(TENANT, task_of(0).id)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.records(TENANT, [task_of(0).id])
+        assert await store.delete(TENANT, task_of(0).id) == Deleted(None)
+        assert await store.delete(TENANT, task_of(0).id) is None
 
     async def test_a_page_has_its_order_and_its_limit(self, store: Store) -> None:
         for number in (1, 3, 0, 2, 4):
@@ -271,27 +283,6 @@ class StoreContract:
         assert await store.records("other", [task_of(0).id]) == {}
         assert await store.delete("other", task_of(0).id) is None
         assert await store.create(task_of(0, tenant="other"))
-
-    async def test_the_first_write_of_a_recipe_wins(self, store: Store) -> None:
-        assert await store.put_recipe("k", b"first") == b"first"
-        assert await store.put_recipe("k", b"second") == b"first"
-        assert await store.get_recipe("k") == b"first"
-
-    async def test_concurrent_writers_agree_on_one_recipe(self, store: Store) -> None:
-        written = await asyncio.gather(*(store.put_recipe("k", bytes([n])) for n in range(20)))
-        assert len(set(written)) == 1
-
-    async def test_a_deleted_recipe_is_gone_and_can_be_written_again(self, store: Store) -> None:
-        await store.put_recipe("k", b"first")
-        await store.delete_recipe("k")
-        await store.delete_recipe("k")
-        assert await store.get_recipe("k") is None
-        assert await store.put_recipe("k", b"second") == b"second"
-
-    async def test_recipes_are_bytes_of_any_kind(self, store: Store) -> None:
-        data = bytes(range(256)) * 16
-        await store.put_recipe("k", data)
-        assert await store.get_recipe("k") == data
 
     async def test_it_answers(self, store: Store) -> None:
         await store.ping()

@@ -6,7 +6,7 @@ from loragen.errors import StoreUnavailable
 from loragen.redis_client import connect
 from loragen.redis_names import RedisNames
 from loragen.redis_store import RedisStore
-from loragen.task import TaskRecord
+from loragen.store import Deleted
 from loragen.usage import RedisUsage
 from server.recipe_tier import RecipeTier
 from tests.fakes.gateway import MODEL, Gateway, expected_recipe, tenant_keys
@@ -84,7 +84,7 @@ def test_a_name_that_comes_while_its_task_is_deleted_goes_with_it(
     task_id = gate.create(PROMPT)["id"]
     delete = RedisStore.delete
 
-    async def named_meanwhile(store: RedisStore, tenant: str, deleted: str) -> TaskRecord | None:
+    async def named_meanwhile(store: RedisStore, tenant: str, deleted: str) -> Deleted | None:
         client = connect(valkey.url, timeout_seconds=5.0)
         names = RedisNames(client, namespace=gate.namespace, keep=5)
         await names.claim(tenant, "late", deleted, now=1)
@@ -103,7 +103,7 @@ def test_a_recipe_that_a_compile_records_while_its_task_is_deleted_goes_with_it(
     task_id = gate.create(PROMPT)["id"]
     delete = RedisStore.delete
 
-    async def compiled_meanwhile(store: RedisStore, tenant: str, deleted: str) -> TaskRecord | None:
+    async def compiled_meanwhile(store: RedisStore, tenant: str, deleted: str) -> Deleted | None:
         task = await store.get(tenant, deleted)
         assert task is not None
         assert task.recipe is not None
@@ -116,6 +116,23 @@ def test_a_recipe_that_a_compile_records_while_its_task_is_deleted_goes_with_it(
     monkeypatch.setattr(RedisStore, "delete", compiled_meanwhile)
     assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 200
     assert traces(gate, valkey) == []
+
+
+def test_a_task_whose_record_is_damaged_while_it_is_deleted_is_deleted(
+    gate: Gateway, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = gate.create(PROMPT)["id"]
+    delete = RedisStore.delete
+
+    async def damaged_meanwhile(store: RedisStore, tenant: str, deleted: str) -> Deleted | None:
+        valkey.damage_record(f"{gate.namespace}:task:{tenant}:{deleted}")
+        return await delete(store, tenant, deleted)
+
+    monkeypatch.setattr(RedisStore, "delete", damaged_meanwhile)
+    reply = gate.http.delete(f"/v1/tasks/{task_id}")
+    assert (reply.status_code, reply.json()["deleted"]) == (200, True)
+    assert traces(gate, valkey) == []
+    assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 404
 
 
 def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:

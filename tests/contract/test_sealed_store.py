@@ -8,6 +8,7 @@ import pytest
 from loragen.errors import StoreUnavailable
 from loragen.redis_store import RedisStore
 from loragen.seal import Seal
+from tests.contract.recipe_contract import RecipeContract
 from tests.contract.store_contract import TENANT, StoreContract, task_of
 from tests.fakes.resolving import metric
 from tests.fakes.valkey import Valkey
@@ -38,7 +39,13 @@ async def store(valkey: Valkey, namespace: str) -> AsyncIterator[RedisStore]:
     await opened.close()
 
 
-class TestSealedRedisStore(StoreContract):
+@pytest.fixture
+def damage(valkey: Valkey, namespace: str) -> Callable[[str], None]:
+    """Damage a task's record."""
+    return lambda task_id: valkey.damage_record(f"{namespace}:task:{TENANT}:{task_id}")
+
+
+class TestSealedRedisStore(StoreContract, RecipeContract):
     """The same contract."""
 
 

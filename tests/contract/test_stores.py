@@ -4,6 +4,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from loragen.errors import ConfigError, StoreUnavailable
 from loragen.redis_store import RedisStore
-from loragen.store import Store
+from loragen.store import Deleted, Store
+from tests.contract.recipe_contract import RecipeContract
 from tests.contract.store_contract import TENANT, StoreContract, task_of
 from tests.fakes.gateway import redis_store
 from tests.fakes.memory_store import MemoryStore
@@ -34,13 +36,18 @@ CALLS: dict[str, Call] = {
 }
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, RecipeContract):
     """The fake."""
 
     @pytest.fixture
     def store(self) -> MemoryStore:
         """An empty store."""
         return MemoryStore()
+
+    @pytest.fixture
+    def damage(self, store: MemoryStore) -> Callable[[str], None]:
+        """Damage a task's record."""
+        return partial(store.damage_record, TENANT)
 
     async def test_recipes_expire_without_use(self) -> None:
         now = 0.0
@@ -75,7 +82,7 @@ class TestMemoryStore(StoreContract):
 
 
 @pytest.mark.redis
-class TestRedisStore(StoreContract):
+class TestRedisStore(StoreContract, RecipeContract):
     """The real one."""
 
     @pytest.fixture
@@ -84,6 +91,11 @@ class TestRedisStore(StoreContract):
         opened = redis_store(valkey.url, namespace)
         yield opened
         await opened.close()
+
+    @pytest.fixture
+    def damage(self, valkey: Valkey, namespace: str) -> Callable[[str], None]:
+        """Damage a task's record."""
+        return lambda task_id: valkey.damage_record(f"{namespace}:task:{TENANT}:{task_id}")
 
     async def test_use_prolongs_a_recipe(
         self, store: RedisStore, valkey: Valkey, namespace: str
@@ -149,20 +161,17 @@ class TestRedisStore(StoreContract):
         assert valkey.client.get(key) == b"1000"
         assert 3_500 < int(str(valkey.client.ttl(key))) <= 3_600
 
+    @pytest.mark.parametrize("record", [b'{"id":', zlib.compress(b'{"id":'), b"\x78\x9c nothing"])
     async def test_a_damaged_record_is_reported_and_can_be_deleted(
-        self, store: RedisStore, valkey: Valkey, namespace: str
+        self, store: RedisStore, valkey: Valkey, namespace: str, record: bytes
     ) -> None:
         await store.create(task_of(0))
-        key = f"{namespace}:task:{TENANT}:{task_of(0).id}"
-        for damaged in (b'{"id":', zlib.compress(b'{"id":'), b"\x78\x9c nothing"):
-            valkey.client.hset(key, "record", damaged)
-            with pytest.raises(StoreUnavailable, match="cannot be read"):
-                await store.get(TENANT, task_of(0).id)
-            with pytest.raises(StoreUnavailable, match="cannot be read"):
-                await store.records(TENANT, [task_of(0).id])
-        assert await store.delete(TENANT, task_of(0).id) is None
-        assert await store.get(TENANT, task_of(0).id) is None
-        assert (await store.page(TENANT, limit=9)).tasks == []
+        valkey.damage_record(f"{namespace}:task:{TENANT}:{task_of(0).id}", record)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.get(TENANT, task_of(0).id)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.records(TENANT, [task_of(0).id])
+        assert await store.delete(TENANT, task_of(0).id) == Deleted(None)
 
     async def test_another_task_than_was_asked_for_is_not_taken_for_it(
         self, store: RedisStore, valkey: Valkey, namespace: str

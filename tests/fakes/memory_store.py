@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from loragen.errors import StoreUnavailable, TaskNotFound
 from loragen.limits import excess
 from loragen.resealing import Resealed
-from loragen.store import Page
+from loragen.store import Deleted, Page
 from loragen.task import Task, TaskRecord
 
 
@@ -24,6 +24,7 @@ class MemoryStore:
         self._tasks: dict[tuple[str, str], Task] = {}
         self._implicit_until: dict[tuple[str, str], float] = {}
         self._gone: dict[tuple[str, str], int] = {}
+        self._damaged: set[tuple[str, str]] = set()
         self._recipes: dict[str, tuple[bytes, float]] = {}
         self._links: dict[tuple[str, str], str] = {}
         self._ttl = recipe_ttl_seconds
@@ -57,7 +58,7 @@ class MemoryStore:
         await self._reach()
         if (tenant, task_id) in self._implicit_until:
             self._implicit_until[tenant, task_id] = self._clock() + self._implicit_ttl
-        return self._tasks.get((tenant, task_id))
+        return self._read((tenant, task_id))
 
     async def find(self, tenant: str, ids: Sequence[str]) -> str | None:
         """Return the id of the task there is of a prompt with these ids, or a link from one."""
@@ -85,17 +86,21 @@ class MemoryStore:
         self._tasks[task.tenant, task.id] = task.model_copy(
             update={"prompt": kept.prompt, "tools": kept.tools, "probes": kept.probes}
         )
+        self._damaged.discard((task.tenant, task.id))
         return True
 
-    async def delete(self, tenant: str, task_id: str) -> TaskRecord | None:
+    async def delete(self, tenant: str, task_id: str) -> Deleted | None:
         """Delete a task, not its recipes, and return what it was; None if there was none."""
         await self._reach()
-        task = self._tasks.pop((tenant, task_id), None)
+        key = (tenant, task_id)
+        task = self._tasks.pop(key, None)
         if task is None:
             return None
-        self._gone[tenant, task_id] = task.created_at
-        self._unlink((tenant, task_id))
-        return _record(task)
+        self._gone[key] = task.created_at
+        self._unlink(key)
+        is_damaged = key in self._damaged
+        self._damaged.discard(key)
+        return Deleted(None if is_damaged else _record(task))
 
     async def page(
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
@@ -123,7 +128,7 @@ class MemoryStore:
     async def records(self, tenant: str, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
         """Return those of the tasks that exist, by id."""
         await self._reach()
-        found = ((task_id, self._tasks.get((tenant, task_id))) for task_id in task_ids)
+        found = ((task_id, self._read((tenant, task_id))) for task_id in task_ids)
         return {task_id: _record(task) for task_id, task in found if task is not None}
 
     async def get_recipe(self, key: str) -> bytes | None:
@@ -192,6 +197,15 @@ class MemoryStore:
     def damage(self, key: str, data: bytes) -> None:
         """Put other bytes where a recipe is."""
         self._recipes[key] = (data, self._clock() + self._ttl)
+
+    def damage_record(self, tenant: str, task_id: str) -> None:
+        """Let a task not be read."""
+        self._damaged.add((tenant, task_id))
+
+    def _read(self, key: tuple[str, str]) -> Task | None:
+        if key in self._damaged:
+            raise StoreUnavailable("a stored task cannot be read")
+        return self._tasks.get(key)
 
     def _unlink(self, key: tuple[str, str]) -> None:
         kept = {link: task for link, task in self._links.items() if (link[0], task) != key}

@@ -86,6 +86,10 @@ class Valkey:
                 case kind:
                     raise AssertionError(f"teach this to read {kind!r}")
 
+    def damage_record(self, task_key: str, record: bytes = b'{"id":') -> None:
+        """Put other bytes where the record of the task under a key is."""
+        self.client.hset(task_key, "record", record)
+
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
