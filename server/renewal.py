@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _LEASE: Final = "renewal"
 _RETRY_SECONDS: Final = 5.0
+_LONGEST_RETRY_SECONDS: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Renewal:
         self.state = RenewalState("running" if is_rotated or is_sealed else "not_needed")
 
     async def run(self) -> None:
-        """Renew everything, over lost connections too, and end; run again it begins anew."""
+        """Renew everything, over lost connections and surprises too, and end."""
+        pause = _RETRY_SECONDS
         while self.state.status == "running":
             self.state = RenewalState("running")
             try:
@@ -66,26 +68,40 @@ class Renewal:
                     await self._renew_all()
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:  # it may come every time, so the next try waits twice as long
+                logger.warning("renewal failed", exc_info=True, extra={"retry_seconds": pause})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
 
     async def _renew_all(self) -> None:
+        surprise: Exception | None = None
         async for tenant, task_id in self._shared.store.tasks():
-            await self._renew(tenant, task_id)
+            try:
+                await self._renew(tenant, task_id)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - raised once the other tasks are renewed
+                logger.warning("task is not renewed", extra={"task_id": task_id})
+                surprise = error
+        if surprise is not None:
+            raise surprise
         self.state = replace(self.state, status="done", finished_at=int(time.time()))
         level = logging.WARNING if self.state.unreadable else logging.INFO
         logger.log(level, "stored values are renewed", extra=self.state.shown())
 
     async def _renew(self, tenant: str, task_id: str) -> None:
-        resealed = await self._shared.store.reseal(tenant, task_id)
-        renewed, unreadable = resealed.values, resealed.unreadable
-        if not resealed.is_implicit:  # those expire, and looking at them would prolong them
-            try:
+        renewed = unreadable = 0
+        try:
+            resealed = await self._shared.store.reseal(tenant, task_id)
+            renewed, unreadable = resealed.values, resealed.unreadable
+            if not resealed.is_implicit:  # those expire, and looking at them would prolong them
                 records = await self._shared.store.records(tenant, [task_id])
                 for record in records.values():
                     renewed += await self._recipes_of(record)
                     renewed += await self._id(record)
-            except StoreUnavailable:
-                await self._shared.store.ping()  # else it is this task that cannot be read
-                unreadable = max(unreadable, 1)
+        except StoreUnavailable:
+            await self._shared.store.ping()  # else it is this task that cannot be read
+            unreadable = max(unreadable, 1)
         self.state = replace(
             self.state,
             tasks=self.state.tasks + 1,

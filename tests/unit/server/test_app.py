@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from config.ports import free_port
 from config.settings import ServerSettings, Settings
-from loragen import background
 from loragen.errors import ConfigError
 from loragen.task import TaskRecord
+from server import renewal
 from server.__main__ import _refuse_open_network
 from server.app import build_app, create_app
 from server.exposition import serve_metrics
@@ -110,7 +110,7 @@ async def test_a_renewal_outlives_what_it_did_not_expect_and_ends(
                 raise KeyError("what nobody expected")
             return await super().records(tenant, task_ids)
 
-    monkeypatch.setattr(background, "_RUN_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(renewal, "_RETRY_SECONDS", 0.0)
     store = Odd()
     for number in range(2):
         await store.create(task_of(number))
@@ -124,7 +124,7 @@ async def test_a_renewal_outlives_what_it_did_not_expect_and_ends(
         while app.state.renewal.state.status != "done":  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
     assert (store.has_failed, app.state.renewal.state.tasks) == (True, 2)
-    assert [record.message for record in caplog.records].count("background loop failed") == 1
+    assert [record.message for record in caplog.records].count("renewal failed") == 1
 
 
 @pytest.mark.parametrize("secret", ["short", "ab" * 16, "zz" * 32])
