@@ -103,10 +103,12 @@ async def hold(leases: Leases, name: str, *, seconds: float = LEASE_SECONDS) -> 
         StoreUnavailable: Redis does not answer while the lease is asked for.
     """
     token = secrets.token_hex(16)
-    pause = _FIRST_PAUSE_SECONDS
-    while not await leases.acquire(name, token, seconds=seconds):
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    try:
+        await _take(leases, name, token, seconds)
+    except asyncio.CancelledError:
+        with suppress(StoreUnavailable):  # it may be taken, and only the reply be missing
+            await leases.release(name, token)
+        raise
     async with keep(leases, name, token, seconds=seconds):
         yield
 
@@ -123,6 +125,13 @@ async def keep(
         await end([renewing])
         with suppress(StoreUnavailable):  # it ends by itself
             await leases.release(name, token)
+
+
+async def _take(leases: Leases, name: str, token: str, seconds: float) -> None:
+    pause = _FIRST_PAUSE_SECONDS
+    while not await leases.acquire(name, token, seconds=seconds):
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 async def _renew_forever(leases: Leases, name: str, token: str, seconds: float) -> None:

@@ -93,3 +93,28 @@ async def test_a_lost_cancellation_holds_nobody_up() -> None:
             await leases.is_renewing.wait()
     assert leases.lost == 1
     assert await leases.acquire(NAME, "other", seconds=5)
+
+
+class _Late(MemoryLeases):
+    """Takes a lease at once and replies late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_taken = asyncio.Event()
+
+    async def acquire(self, name: str, token: str, *, seconds: float) -> bool:
+        is_taken = await super().acquire(name, token, seconds=seconds)
+        self.has_taken.set()
+        await asyncio.sleep(60)
+        return is_taken
+
+
+async def test_who_leaves_before_the_reply_leaves_no_lease() -> None:
+    leases = _Late()
+    waiting = asyncio.create_task(hold(leases, NAME).__aenter__())
+    await leases.has_taken.wait()
+    assert await leases.held([NAME]) == {NAME}
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert await leases.held([NAME]) == set()
