@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint small-checkpoint eval-demo eval-small bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint small-checkpoint eval-demo eval-refine eval-small bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,6 +72,9 @@ small-checkpoint: setup  ## train the small checkpoint, which tests serve, from 
 
 eval-demo: setup  ## measure the demo's checkpoint, or CHECKPOINT=FOLDER, and its controls into bench/results/demo_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint $(or $(CHECKPOINT),checkpoints/demo) --gated 60 --out bench/results/demo_eval.json
+
+eval-refine: setup  ## measure what refining the demo's tasks brings, and on a pool without generator (30 minutes)
+	@$(BIN)/python -m loragen.training evaluate-refine --checkpoint checkpoints/demo --out bench/results/refine_eval.json
 
 eval-small: setup  ## measure the small checkpoint and its controls into bench/results/small_eval.json
 	@$(BIN)/python -m loragen.training evaluate --checkpoint checkpoints/small --catalogue small --gated 130 --out bench/results/small_eval.json

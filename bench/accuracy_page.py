@@ -18,6 +18,11 @@ WAYS: Final = {
     "refined": "refined recipe",
     "served": "**as served**",
 }
+STARTS: Final = {
+    "recipe": "recipe of one pass, not refined",
+    "refined": "refined, from the recipe",
+    "refined_from_zeros": "refined, from zeros",
+}
 _HEAD: Final = ("| | unseen prompts | unseen wordings | unseen families |", "|---|---|---|---|")
 
 
@@ -93,6 +98,56 @@ def gate(splits: dict[str, Any]) -> list[str]:
     ]
 
 
+def refining(results: dict[str, Any]) -> list[str]:
+    """Return the section on what fitting one task's gates brings, and on how long it takes."""
+    own, full = results["bootstrap"], results["full_prompt"]
+    return [
+        "",
+        "## Refining the demo's tasks",
+        "",
+        f"`{results['command']}`",
+        "",
+        f"{results['tasks']} unseen prompts, of all seen families; gates fitted on a client's",
+        f"messages, scored on others. Full prompt in context {_share(full)}; CPU seconds of one",
+        "core by task, in batches of 32 and alone.",
+        "",
+        "| | right | of full prompt | worst family, of full prompt | s in a batch | s alone |",
+        "|---|---|---|---|---|---|",
+        *(_start(label, results[key], full) for key, label in STARTS.items()),
+        "",
+        f"On a pool of {own['columns']} of the edge model's own singular directions, without any",
+        f"generator, gates fitted from zeros in {own['steps']} steps reach {_share(own)} on the",
+        f"{own['tasks']} tasks whose prompt makes 20 points or more of a difference:",
+        f"{_share(own, 'of_full_prompt')} of the full prompt's {100 * own['full_prompt']:.1f}%, in",
+        f"{own['cpu_seconds_per_task']:.1f} s in a batch and {own['cpu_seconds_alone'][1]:.1f} s",
+        f"alone at most. A recipe is {own['recipe_bytes']:,} bytes of base64.",
+        "",
+    ]
+
+
+def _start(label: str, part: dict[str, Any], full: dict[str, Any]) -> str:
+    """Return the row of a start. Families that the prompt itself does not decide are left out."""
+    shares = {
+        family: part["per_family"][family] / right
+        for family, right in full["per_family"].items()
+        if right > 0
+    }
+    worst = min(shares, key=lambda family: shares[family])
+    seconds = (
+        [f"{part['cpu_seconds_per_task']:.1f}", f"{part['cpu_seconds_alone'][1]:.1f}"]
+        if "cpu_seconds_per_task" in part
+        else ["", ""]
+    )
+    cells = [
+        label,
+        _share(part),
+        _share(part, "of_full_prompt"),
+        f"{worst} {100 * shares[worst]:.0f}%",
+        *seconds,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def _measured(results: dict[str, Any]) -> list[str]:
     """Return what was asked of what, by which command."""
     tasks = ", ".join(str(results["shipped"][split]["prompts"]) for split in SPLITS)
@@ -126,6 +181,11 @@ def _part(label: str, part: dict[str, Any]) -> str:
         f"| {label} | {part['prompts']} | {' | '.join(shares)} "
         f"| {100 * ratio:.1f}% {_range(interval)} |"
     )
+
+
+def _share(part: dict[str, Any], key: str = "mean") -> str:
+    interval = part["ci95" if key == "mean" else f"{key}_ci95"]
+    return f"{100 * part[key]:.1f}% {_range(interval)}"
 
 
 def _range(interval: list[float]) -> str:

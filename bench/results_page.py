@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bench.accuracy_page import demo, small
+from bench.accuracy_page import demo, refining, small
 from bench.exactness_page import differential
 from bench.full_page import full
 from bench.readme import RESULTS, load
@@ -52,6 +52,7 @@ def page() -> str:
     served = serving(load("serving_summary"), load("first_token"), load("goodput"))
     sections = {
         "demo_eval": demo,
+        "refine_eval": refining,
         "small_eval": small,
         "differential_summary": differential,
         "dynamic": dynamic,

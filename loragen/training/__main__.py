@@ -35,7 +35,7 @@ from loragen.training.generator_spec import (
 )
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
-from loragen.training.refine_evaluation import evaluate_refine
+from loragen.training.refine_evaluation import BootstrapSpec, evaluate_refine
 from loragen.training.showcase import DEMO_SHOW, SMALL_SHOW, write_card, write_prompts
 from loragen.training.stages import run_stages
 
@@ -208,18 +208,35 @@ def evaluate_edge_command(
 @app.command(name="evaluate-refine")
 def evaluate_refine_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    prompts: Annotated[int, typer.Option(help="Prompts per family.")] = 2,
-    probes: Annotated[int, typer.Option(help="Probes per prompt.")] = 16,
-    steps: Annotated[int, typer.Option(help="Steps of fitting.")] = 100,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    prompts: Annotated[int, typer.Option(help="Prompts per family.", min=1)] = 4,
+    probes: Annotated[int, typer.Option(help="Probes per prompt.", min=1)] = 48,
+    steps: Annotated[int, typer.Option(help="Steps of fitting.", min=1)] = 100,
+    columns: Annotated[int, typer.Option(help="Directions of a bootstrap pool.", min=1)] = 64,
+    bootstrap_steps: Annotated[
+        int, typer.Option(help="Steps of fitting on a bootstrap pool.", min=1)
+    ] = 100,
     catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.TENANTS,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Print what fitting single tasks' gates brings."""
+    """Measure what fitting single tasks' gates brings, from each start, and how long it takes."""
     torch.set_num_threads(threads)
-    spec = RefineSpec(steps=steps)
-    layout = Layout(checkpoint)
-    figures = evaluate_refine(layout, CATALOGUES[catalogue], spec, prompts=prompts, probes=probes)
-    typer.echo(json.dumps(figures, indent=1))
+    bootstrap = BootstrapSpec(columns=columns, steps=bootstrap_steps)
+    figures = evaluate_refine(
+        Layout(checkpoint),
+        CATALOGUES[catalogue],
+        RefineSpec(steps=steps),
+        bootstrap,
+        prompts=prompts,
+        probes=probes,
+    )
+    figures["command"] = (
+        f"python -m loragen.training evaluate-refine --checkpoint {checkpoint} --out {out} "
+        f"--prompts {prompts} --probes {probes} --steps {steps} --columns {columns} "
+        f"--bootstrap-steps {bootstrap_steps} --catalogue {catalogue}"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 @app.command(name="evaluate")
