@@ -203,6 +203,9 @@ def _cpu_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": inherited.get("OMP_NUM_THREADS", threads),
         # Threads that spin at barriers take the gateway's cores, and wait for one another's.
         "OMP_WAIT_POLICY": inherited.get("OMP_WAIT_POLICY", "passive"),
+        # oneDNN keeps what it made for 1,024 shapes, and every length of a batch is one: memory
+        # would grow by hundreds of megabytes over the first thousands of requests.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": inherited.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256"),
     }
 
 

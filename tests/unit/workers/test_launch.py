@@ -192,6 +192,7 @@ def test_a_cpu_engine_runs_its_model_itself_and_its_threads_do_not_spin(
     executor = pkgutil.resolve_name(backend.partition("=")[2])
     assert executor.__name__ == "UniProcExecutor"
     assert launch.environment["OMP_WAIT_POLICY"] == "passive"
+    assert launch.environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "256"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     assert plan(edge(folder)).environment["OMP_WAIT_POLICY"] == "active"
 
