@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint small-checkpoint eval-demo eval-refine eval-small bench bench-full results fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
+.PHONY: help setup setup-gpu clients demo test test-slow monitoring-check lint types k8s-check format demo-checkpoint small-checkpoint eval-demo eval-refine eval-small bench bench-full results grid fairness tiers gateway-cost soak chaos fuzzers fuzz fuzz-worker lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -89,6 +89,9 @@ results: setup  ## write the figures of README.md, docs/results.md and its plots
 	@$(BIN)/python -m bench.readme
 	@$(BIN)/python -m bench.results_page
 	@$(BIN)/python -m bench.plots
+
+grid: setup  ## train and measure generators by families of rules and width of the pool (an hour of one core; resumable)
+	@$(BIN)/python -m loragen.training grid --checkpoint checkpoints/demo --out bench/results/grid.json
 
 fairness: setup  ## measure what one tenant notices of another, an hour on an idle machine
 	@$(BIN)/python -m bench.fairness --out bench/results/fairness.json

@@ -11,6 +11,7 @@ import typer
 from bench.accuracy_page import demo, refining, small
 from bench.exactness_page import differential
 from bench.full_page import full
+from bench.grid_page import grid
 from bench.readme import RESULTS, load
 from bench.serving_page import serving
 
@@ -54,6 +55,7 @@ def page() -> str:
         "demo_eval": demo,
         "refine_eval": refining,
         "small_eval": small,
+        "grid": grid,
         "differential_summary": differential,
         "dynamic": dynamic,
         "gateway": gateway,

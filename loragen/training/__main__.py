@@ -33,6 +33,7 @@ from loragen.training.generator_spec import (
     TENANTS_TOGETHER,
     GeneratorRunSpec,
 )
+from loragen.training.grid_command import grid_command
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
 from loragen.training.refine_evaluation import BootstrapSpec, evaluate_refine
@@ -40,6 +41,7 @@ from loragen.training.showcase import DEMO_SHOW, SMALL_SHOW, write_card, write_p
 from loragen.training.stages import run_stages
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app.command(name="grid")(grid_command)
 logger = logging.getLogger(__name__)
 
 

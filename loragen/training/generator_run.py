@@ -205,6 +205,8 @@ class GeneratorRun:
     def _texts(self, phase: Phase) -> Iterator[Batch]:
         spec = StreamSpec(
             self._spec.catalogue,
+            rows=self._spec.rows,
+            segments=self._spec.segments,
             bare_share=0.0,
             short_share=phase.short_share,
             binding_share=phase.binding_share,

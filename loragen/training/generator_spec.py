@@ -22,6 +22,10 @@ class GeneratorRunSpec:
     rank: int
     phases: tuple[Phase, ...]
     catalogue: Catalogue = SMALL
+    rows: int = 32
+    """Prompts of one step."""
+    segments: int = 6
+    """Questions of one prompt."""
     course: str = "text"
     """What a position is of: a generator may go through several courses."""
     cloud: CloudSize | None = None
