@@ -84,9 +84,9 @@ def _gap(narrow: dict[str, Any], wide: dict[str, Any]) -> str:
         figures["recipe_of_full_prompt_ci95"] for figures in (narrow, wide)
     )
     if narrow_high < wide_low:
-        return "a narrow pool carries less"
+        return "after these steps a narrow pool carries less"
     if wide_high < narrow_low:
-        return "a wide pool learns less in these steps"
+        return "after these steps a wide pool carries less"
     return "the intervals overlap, so no difference is shown"
 
 

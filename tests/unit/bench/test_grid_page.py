@@ -29,7 +29,7 @@ def page(*cells: dict[str, Any]) -> str:
     ("narrow", "wide", "said"),
     [
         (0.5, 0.9, "a narrow pool carries less"),
-        (0.9, 0.5, "a wide pool learns less"),
+        (0.9, 0.5, "a wide pool carries less"),
         (0.85, 0.9, "no difference is shown"),
     ],
 )
