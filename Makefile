@@ -90,7 +90,7 @@ results: setup  ## write the figures of README.md, docs/results.md and its plots
 	@$(BIN)/python -m bench.results_page
 	@$(BIN)/python -m bench.plots
 
-grid: setup  ## train and measure generators by families of rules and width of the pool (an hour of one core; resumable)
+grid: setup  ## train and measure generators by families of rules and pool width (45 minutes; resumable)
 	@$(BIN)/python -m loragen.training grid --checkpoint checkpoints/demo --out bench/results/grid.json
 
 fairness: setup  ## measure what one tenant notices of another, an hour on an idle machine

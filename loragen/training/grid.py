@@ -21,6 +21,7 @@ from random import Random
 from typing import Final
 
 from loragen.errors import ConfigError
+from loragen.method.pool import edge_fingerprint
 from loragen.recipe import Level
 from loragen.suite.splits import Catalogue, Split
 from loragen.suite.tenants import TENANTS
@@ -47,7 +48,7 @@ _SYSTEMS: Final = ("full_prompt", "recipe", "same_family_other_recipe", "none")
 class CellSpec:
     """What all cells of a grid have in common."""
 
-    steps: int = 200
+    steps: int = 400
     rows: int = 24
     segments: int = 2
     """Small steps of short prompts: nine cells share an hour of one core."""
@@ -101,14 +102,14 @@ class Grid:
         """Take up a folder, or begin it.
 
         Raises:
-            ConfigError: its cells are of other settings.
+            ConfigError: its cells are of another edge model or of other settings.
         """
         self._source, self._work, self._spec = Layout(checkpoint.resolve()), work, spec
-        settings = json.dumps(asdict(spec)) + "\n"
+        settings = json.dumps({"edge": edge_fingerprint(self._source.edge), **asdict(spec)}) + "\n"
         record = work / "settings.json"
         work.mkdir(parents=True, exist_ok=True)
         if record.exists() and record.read_text("utf-8") != settings:
-            raise ConfigError(f"{work} is of other settings: use another folder")
+            raise ConfigError(f"{work} is of another edge model or settings: use another folder")
         record.write_text(settings, "utf-8")
 
     def figures(

@@ -60,7 +60,7 @@ def test_done_cells_are_kept_and_stopped_ones_go_on(
     assert trained == ["2x2", "2x2", "2x3"]
     assert both[:1] == first
     assert [(cell["families"], cell["width"]) for cell in both] == [(2, 2), (2, 3)]
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match="another edge model or settings"):
         Grid(CHECKPOINT, work, replace(TINY, steps=3))
 
 
