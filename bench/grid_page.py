@@ -28,9 +28,10 @@ def grid(results: dict[str, Any]) -> list[str]:
         *_verdict(cells),
         _controls(cells),
         f"- **Limits**: one seed, {settings['seed']}, and no interval says what another gives. "
-        "All cells have the same few steps, far from the end of learning: with "
-        f"{most} families each is seen {fewest / most:.0%} as often as with {fewest}, so only "
-        "widths within a row compare. No tables, no sentences around rules.",
+        f"All cells have the same few steps: with {most} families each is seen "
+        f"{fewest / most:.0%} as often as with {fewest}, so that only widths within a row compare, "
+        "and a pool that carries less may be slow to learn rather than full. No tables, no "
+        "sentences around rules.",
         "",
     ]
 

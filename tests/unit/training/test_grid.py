@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from loragen.errors import ConfigError
@@ -20,6 +21,12 @@ from loragen.training.grid import FAMILIES, CellSpec, Grid, catalogue
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 TINY = CellSpec(steps=2, rows=2, segments=1, tasks=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Two threads on busy cores wait for one another in a loop, at every product."""
+    torch.set_num_threads(1)
 
 
 def test_families_are_nested_and_hold_no_tables() -> None:
