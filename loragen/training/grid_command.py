@@ -9,6 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
+from loragen.method.pool import edge_fingerprint
+from loragen.training.checkpoint import Layout
 from loragen.training.grid import FAMILIES, CellSpec, Grid
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def grid_command(
         "measure": "share of questions to unseen prompts answered exactly (greedy, every token and "
         "the end); ci95 is a bootstrap interval over prompts",
         "start": "the cloud model is a copy of the edge model, the rest of the generator is new",
+        "edge_fingerprint": edge_fingerprint(Layout(checkpoint).edge),
         "settings": asdict(spec),
         "families": FAMILIES[: max(families)],
         "cells": cells,

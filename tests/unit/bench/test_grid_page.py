@@ -22,7 +22,8 @@ def cell(families: int, width: int, share: float) -> dict[str, Any]:
 
 def page(*cells: dict[str, Any]) -> str:
     settings = {"steps": 300, "rows": 24, "segments": 2, "seed": 0}
-    return "\n".join(grid({"command": "grid", "settings": settings, "cells": list(cells)}))
+    results = {"command": "grid", "edge_fingerprint": "ab" * 32, "settings": settings}
+    return "\n".join(grid({**results, "cells": list(cells)}))
 
 
 @pytest.mark.parametrize(
