@@ -161,3 +161,43 @@ SCOPE: Final = Family(
         "For {category} <reply|answer> {first}, for other things {second}.",
     ),
 )
+
+
+def _draw_areas(rng: Random) -> Values:
+    one, two = rng.sample(list(CATEGORIES), 2)
+    return {"one": one, "two": two, **_draw(rng)}
+
+
+def _ask_areas(rng: Random, values: Values) -> Turn:
+    area, label = rng.choice((("one", "first"), ("two", "second")))
+    question, default = mention(rng, rng.choice(CATEGORIES[values[area]]))
+    return Turn(question, values[label], default)
+
+
+AREAS: Final = Family(
+    name="areas",
+    draw=_draw_areas,
+    ask=_ask_areas,
+    marks=("first", "second"),
+    wordings=(
+        "<Say|Write|Answer> {first} to messages about {one} and {second} to messages about {two}.",
+        "<Say|Write|Answer> {second} to messages about {two} and {first} to messages about {one}.",
+        "If the message is about {one}, <say|write|answer> {first}. If it is about {two}, "
+        "<say|write|answer> {second}.",
+        "{one}: {first}. {two}: {second}.",
+        "{one} is {first}, {two} is {second}. <Sort|Label|Classify> <each|every> message.",
+        "<Sort|Label|Classify> <each|every> message. {one} is {first}, {two} is {second}.",
+        "{first} means {one}, {second} means {two}. <Label|Classify> the message.",
+        "Is the message about {one}? <Say|Write> {first}. Is it about {two}? <Say|Write> {second}.",
+        "<Use|Write> {first} for {one} and {second} for {two}.",
+        "{one} = {first}, {two} = {second}. <Answer|Reply> with the label <only|of the message>.",
+        "Messages about {one} are {first}, messages about {two} are {second}.",
+    ),
+    held_out_wordings=(
+        "When the message is about {one}, <reply|answer> {first}. When it is about {two}, "
+        "<reply|answer> {second}.",
+        "The labels: {first} for {one}, {second} for {two}.",
+        "<Label|Classify> the message with {first} if about {one}, with {second} if about {two}.",
+        "Your answer is {first} for messages about {one}, {second} for {two}.",
+    ),
+)

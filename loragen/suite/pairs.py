@@ -10,6 +10,12 @@ Pair = tuple[str, str]
 OTHER: Final = "other"
 """Key of what all messages get that no other key is for."""
 
+_LABELS: Final = {
+    "verdict": ("good", "bad"),
+    "kind": ("question", "statement"),
+    "priority": ("urgent", "normal"),
+}
+
 
 def pairs_of(prompt: Prompt) -> list[Pair]:
     """Return a prompt's keys, each with its value; none for a rule without keys.
@@ -20,16 +26,14 @@ def pairs_of(prompt: Prompt) -> list[Pair]:
     if "table" in values:
         return entries(values)
     match values.get("base", prompt.family.name):
-        case "verdict":
-            return [("good", values["first"]), ("bad", values["second"])]
-        case "kind":
-            return [("question", values["first"]), ("statement", values["second"])]
-        case "priority":
-            return [("urgent", values["first"]), ("normal", values["second"])]
+        case "verdict" | "kind" | "priority" as name:
+            return list(zip(_LABELS[name], (values["first"], values["second"]), strict=True))
         case "trigger":
             return [(values["item"], values["first"]), (OTHER, values["second"])]
         case "scope":
             return [(values["category"], values["first"]), (OTHER, values["second"])]
+        case "areas":
+            return [(values["one"], values["first"]), (values["two"], values["second"])]
         case "handoff":
             return [(values["topic"], values["name"]), (OTHER, values["other"])]
         case "rename":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from loragen.suite import boilerplate
-from loragen.suite.choices import KIND, PRIORITY, SCOPE, TRIGGER, VERDICT
+from loragen.suite.choices import AREAS, KIND, PRIORITY, SCOPE, TRIGGER, VERDICT
 from loragen.suite.directory import DIRECTORY
 from loragen.suite.edits import COUNT, JOIN, LIST, REVERSE, TAG, TWICE
 from loragen.suite.frames import ENDING, FIELD, OPENING, WRAP
@@ -47,7 +47,7 @@ TENANTS: Final = Catalogue(
             for family in SMALL.seen
         ),
         *(REVERSE, TWICE, JOIN, LIST, COUNT, TAG, REDACT, EXTRACT, RENAME),
-        *(VERDICT, KIND, PRIORITY, TRIGGER, SCOPE),
+        *(VERDICT, KIND, PRIORITY, TRIGGER, AREAS, SCOPE),
         *(FACTS, WELCOME, HANDOFF, CLOSING),
         *LOOKUPS,
         *FRAMED,
@@ -69,7 +69,7 @@ TENANTS: Final = Catalogue(
         *boilerplate.DISTRACTORS,
         *boilerplate.CLOSINGS,
     ),
-    binding=(*LOOKUPS, *FRAMED, VERDICT, KIND, PRIORITY, TRIGGER, SCOPE, HANDOFF),
+    binding=(*LOOKUPS, *FRAMED, VERDICT, KIND, PRIORITY, TRIGGER, AREAS, SCOPE, HANDOFF),
     # What edge models were worst at after as many steps on all; frames hold many pairs each.
     weights={
         **{family.name: 5 for family in (TOOLS, SCOPE)},

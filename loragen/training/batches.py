@@ -131,6 +131,8 @@ class StreamSpec:
     """Share of rows whose prompt is its rule alone."""
     binding_share: float = 0.0
     """Share of rows that are drawn from the catalogue's binding families alone."""
+    bindings: tuple[str, ...] = ()
+    """Names of those families; all of them if empty."""
     two_turn_share: float = 0.08
     most_rows: int | None = None
     """Most rows of a table; any number if None."""
@@ -194,8 +196,7 @@ def _chunk(
 def _training_row(spec: StreamSpec, rng: Random) -> Row:
     catalogue = spec.catalogue
     is_binding = spec.binding_share > 0 and rng.random() < spec.binding_share
-    families = catalogue.weighted(catalogue.binding if is_binding else catalogue.seen)
-    family = rng.choice(families)
+    family = rng.choice(_binding(spec) if is_binding else catalogue.weighted(catalogue.seen))
     prompt = _training_prompt(spec, family, rng)
     turns = 2 if rng.random() < spec.two_turn_share else 1
     segments = [tuple(prompt.ask(rng) for _ in range(turns)) for _ in range(spec.segments)]
@@ -206,6 +207,13 @@ def _training_row(spec: StreamSpec, rng: Random) -> Row:
     return Row(
         catalogue.surround("", rng).strip() or "You are a helpful assistant.", tuple(unruled)
     )
+
+
+def _binding(spec: StreamSpec) -> list[Family]:
+    families = spec.catalogue.binding
+    if spec.bindings:
+        families = tuple(family for family in families if family.name in spec.bindings)
+    return spec.catalogue.weighted(families)
 
 
 def _training_prompt(spec: StreamSpec, family: Family, rng: Random) -> Prompt:

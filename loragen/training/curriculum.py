@@ -36,6 +36,8 @@ class Phase:
     """Share of text rows whose prompt is its rule alone."""
     binding_share: float = 0.0
     """Share of text rows from families that bind values to keys alone."""
+    bindings: tuple[str, ...] = ()
+    """Names of those families; all that bind if empty."""
     most_rows: int | None = None
     """Most rows of a table of text; any number if None."""
     matrix_lr: float = 0.01
@@ -62,6 +64,15 @@ def _cooldown(name: str, steps: int, **settings: Any) -> Phase:
     return Phase(name, style=4, steps=steps, decays=True, is_kept=True, **settings)
 
 
+def _late(name: str, steps: int, **settings: Any) -> Phase:
+    """Return a phase of text that leaves most of what is known as it is."""
+    return Phase(
+        name, style=4, steps=steps, text_share=0.95, matrix_lr=5e-3, other_lr=3e-3, **settings
+    )
+
+
+_HARDEST: Final = ("areas", "scope", "tools")
+
 PHASES: Final = (
     _early("pairs", style=0, steps=800, until=0.9),
     _early("turns", style=1, steps=800, until=0.9),
@@ -76,6 +87,11 @@ PHASES: Final = (
     ),
     Phase("again", style=4, steps=300, text_share=0.9, short_share=0.2, binding_share=0.2),
     _cooldown("end", steps=500, text_share=0.95, short_share=0.2),
+    # What a message is about, for two areas that the prompt names, is learnt only where most rows
+    # ask it; "this area, or all else" and the third look-up of a tool call follow from it.
+    _late("areas", 200, short_share=0.8, binding_share=0.8, bindings=("areas",)),
+    _late("areas or not", 250, short_share=0.4, binding_share=0.6, bindings=_HARDEST),
+    _late("settled", 450, short_share=0.2, binding_share=0.2, decays=True, is_kept=True),
 )
 
 

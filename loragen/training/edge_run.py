@@ -204,6 +204,7 @@ class EdgeRun:
             segments=self._spec.text_segments,
             short_share=phase.short_share,
             binding_share=phase.binding_share,
+            bindings=phase.bindings,
         )
         seed = f"{self._seed}/{phase.name}"
         return resumable_batches(self._renderer, spec, seed, self.position.texts)

@@ -210,6 +210,7 @@ class GeneratorRun:
             bare_share=0.0,
             short_share=phase.short_share,
             binding_share=phase.binding_share,
+            bindings=phase.bindings,
             most_rows=phase.most_rows,
         )
         seed = f"{self._spec.level.name}/{self._seed}/{phase.name}"

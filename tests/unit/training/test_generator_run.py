@@ -149,3 +149,19 @@ def test_tables_of_a_phase_have_at_most_its_rows(
     batches = islice(resumable_batches(Renderer(tokenizer), spec, "rows", 0), 8)
     texts = [text for batch in batches for text in tokenizer.batch_decode(batch.prompts)]
     assert {text.count("=") for text in texts} == expected
+
+
+def test_a_phase_binds_the_families_that_it_names(tokenizer: PreTrainedTokenizerBase) -> None:
+    spec = StreamSpec(
+        TENANTS,
+        rows=8,
+        segments=1,
+        plain_share=0.0,
+        short_share=1.0,
+        binding_share=1.0,
+        bindings=("kind",),
+    )
+    batches = islice(resumable_batches(Renderer(tokenizer), spec, "rows", 0), 4)
+    texts = [text for batch in batches for text in tokenizer.batch_decode(batch.prompts)]
+    assert len(texts) == 32
+    assert all("question" in text and "statement" in text for text in texts)
