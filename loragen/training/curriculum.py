@@ -48,6 +48,8 @@ class Phase:
     """Leaves a generator's cloud model as it is, and trains only what reads its states."""
     is_kept: bool = False
     """The published model is the mean of the weights that such phases end with."""
+    takes_mean: bool = False
+    """Begins with the mean of the weights that were kept so far, and keeps them no longer."""
 
     def factor(self, step: int) -> float:
         """Return the factor on the learning rates at a step of the phase."""
@@ -89,7 +91,7 @@ PHASES: Final = (
     _cooldown("end", steps=500, text_share=0.95, short_share=0.2),
     # What a message is about, for two areas that the prompt names, is learnt only where most rows
     # ask it; "this area, or all else" and the third look-up of a tool call follow from it.
-    _late("areas", 200, short_share=0.8, binding_share=0.8, bindings=("areas",)),
+    _late("areas", 200, short_share=0.8, binding_share=0.8, bindings=("areas",), takes_mean=True),
     _late("areas or not", 250, short_share=0.4, binding_share=0.6, bindings=_HARDEST),
     _late("settled", 450, short_share=0.2, binding_share=0.2, decays=True, is_kept=True),
 )

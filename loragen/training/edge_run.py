@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -133,17 +133,31 @@ class EdgeRun:
         et al., arXiv 2203.05482).
         """
         self.model.generation_config.do_sample = False
-        files = sorted(self._kept.glob("*.safetensors")) if self.position.phase is None else []
-        if not files:
+        if self.position.phase is not None or not self._files:
             return self.model
-        kept = [load_file(file) for file in files]
-        mean = copy.deepcopy(self.model)
-        mean.load_state_dict({name: sum(w[name] for w in kept) / len(kept) for name in kept[0]})
-        return mean
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(_mean(self._files))
+        return model
+
+    @property
+    def _files(self) -> list[Path]:
+        """Weights that were kept."""
+        return sorted(self._kept.glob("*.safetensors"))
+
+    def _take_mean(self) -> None:
+        """Go on from the mean of the weights that were kept, and keep them no longer."""
+        files = self._files
+        if files:
+            self.model.load_state_dict(_mean(files))
+            self.save()  # before they are gone
+        for file in files:
+            file.unlink()
 
     def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
         """Train until the phase ends or may not go on."""
         position = self.position
+        if phase.takes_mean and position.step == 0:
+            self._take_mean()
         texts = self._texts(phase)
         progress = Progress(logger, f"edge {phase.name}", phase.steps, done=position.step)
         saved = time.monotonic()
@@ -232,3 +246,9 @@ class EdgeRun:
         self.position.restore(state["position"])
         phase = self.position.phase
         logger.info("edge: goes on at step %d, phase %s", self.position.total, phase and phase.name)
+
+
+def _mean(files: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Return the mean of the weights in files."""
+    kept = [load_file(file) for file in files]
+    return {name: sum(each[name] for each in kept) / len(kept) for name in kept[0]}

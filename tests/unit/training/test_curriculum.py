@@ -115,3 +115,16 @@ def test_the_published_model_is_the_mean_of_the_kept_ones(tmp_path: Path, spec: 
     assert EdgeRun(tmp_path, kept, seed=3).train()  # done already: the same again
     again = load_file(tmp_path / "edge" / "model.safetensors")
     assert all(torch.equal(weight, again[name]) for name, weight in published.items())
+
+
+def test_a_phase_can_begin_with_the_mean_of_what_was_kept(tmp_path: Path, spec: RunSpec) -> None:
+    first, second = (replace(phase, is_kept=True) for phase in spec.phases)
+    last = Phase("still", 0, steps=2, matrix_lr=0.0, other_lr=0.0, takes_mean=True)
+    run = EdgeRun(tmp_path, replace(spec, phases=(first, second, last)), seed=3)
+    assert not run.train(steps=first.steps + second.steps)
+    ends = [load_file(tmp_path / "kept" / f"{name}.safetensors") for name in ("pairs", "text")]
+    assert EdgeRun(tmp_path, replace(spec, phases=(first, second, last)), seed=3).train()
+    assert not list((tmp_path / "kept").iterdir())
+    published = load_file(tmp_path / "edge" / "model.safetensors")
+    for name, weight in published.items():
+        torch.testing.assert_close(weight, (ends[0][name] + ends[1][name]) / 2)
