@@ -110,7 +110,7 @@ class Client:
 
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
-    tasks: Annotated[int, typer.Option(help="Tasks per split, at least.", min=80)] = 80,
+    tasks: Annotated[int, typer.Option(help="Tasks per split, at least.", min=120)] = 120,
     refined: Annotated[int, typer.Option(help="Tasks to time a refine with.", min=1)] = 20,
 ) -> None:
     """Ask the running server what `make eval-demo` asks in process."""
