@@ -19,6 +19,7 @@ LoragenError                       500 internal_error
 |- Unavailable                     503 unavailable
 |  |- GeneratorUnavailable         503 generator_unavailable
 |  |- StoreUnavailable             503 store_unavailable
+|  |  |- TaskDamaged               503 store_unavailable
 |  |  |- SealBroken                503 store_unavailable (what is stored cannot be opened)
 |  |  `- SealUnknown               503 store_unavailable
 |  `- WorkerUnavailable            503 worker_unavailable
@@ -184,6 +185,10 @@ class StoreUnavailable(Unavailable):
     """Redis cannot be reached."""
 
     code = "store_unavailable"
+
+
+class TaskDamaged(StoreUnavailable):
+    """What Redis holds of a task cannot be read."""
 
 
 class SealBroken(StoreUnavailable):

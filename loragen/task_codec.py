@@ -17,7 +17,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from loragen import metrics
-from loragen.errors import SealBroken, SealUnknown, StoreUnavailable
+from loragen.errors import SealBroken, SealUnknown, TaskDamaged
 from loragen.redis_client import as_bytes
 from loragen.seal import Seal
 from loragen.task import Task, TaskRecord
@@ -45,12 +45,12 @@ def load_record(tenant: str, task_id: str, data: bytes | str) -> TaskRecord:
     """Return the record of a task.
 
     Raises:
-        StoreUnavailable: it is damaged, or of another task.
+        TaskDamaged: it is damaged, or of another task.
     """
     try:
         record = _parsed(data)
     except (ValidationError, ValueError) as error:
-        raise StoreUnavailable(_DAMAGED) from error
+        raise TaskDamaged(_DAMAGED) from error
     _require(record, tenant, task_id)
     return record
 
@@ -67,7 +67,7 @@ def load_deleted(tenant: str, task_id: str, data: bytes | str) -> TaskRecord | N
         return None
     try:
         _require(record, tenant, task_id)
-    except StoreUnavailable:
+    except TaskDamaged:
         return None
     return record
 
@@ -95,7 +95,7 @@ def load_task(
     """Return the task that is under a Redis key; a refined recipe that is damaged is dropped.
 
     Raises:
-        StoreUnavailable: it is damaged, another task, or sealed by a version that is not held here.
+        TaskDamaged: it is damaged, another task, or sealed by a version that is not held here.
     """
     if row["record"] is None or row["prompt"] is None:
         return None
@@ -115,9 +115,9 @@ def load_task(
             spare_refined=_refined(opened, "spare_refined"),
         )
     except SealUnknown as error:
-        raise StoreUnavailable(f"{_DAMAGED}: {error.message}, which is not held here") from error
+        raise TaskDamaged(f"{_DAMAGED}: {error.message}, which is not held here") from error
     except (SealBroken, ValidationError, TypeError, ValueError) as error:
-        raise StoreUnavailable(_DAMAGED) from error
+        raise TaskDamaged(_DAMAGED) from error
     _require(task, tenant, task_id)
     return task
 
@@ -126,7 +126,7 @@ def _require(record: TaskRecord, tenant: str, task_id: str) -> None:
     if (record.tenant, record.id) != (tenant, task_id):
         metrics.MISDIRECTED.labels("store").inc()
         logger.error("the store's reply is to another request")
-        raise StoreUnavailable("the task store gave another task", retry_after=1.0)
+        raise TaskDamaged("the task store gave another task", retry_after=1.0)
 
 
 def _refined(opened: Callable[[str], bytes], field: str) -> bytes:

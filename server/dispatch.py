@@ -56,7 +56,7 @@ class Trail:
     drops: int = 0
     """Workers lost with it."""
     is_at_worker: bool = False
-    """Whether one may have begun on it, as none has while it waits in line."""
+    """Whether one that lives may have begun on it, as none has while it waits in line."""
 
 
 class Dispatcher:

@@ -53,8 +53,10 @@ class RecipeTier:
         if second is None:  # it expired between the looks, or was evicted
             return await self.put(task, ref, recipe)
         if second != first:
-            if _decoded(first) is not None:  # else it was damaged, and is mended since
+            if _decoded(first) is not None:
                 _count_misdirected(task)
+            elif second == recipe.data:  # another gateway mended what was damaged
+                return recipe
             raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
         if (kept := _intact(first, recipe.pool_id)) is not None:
             return kept

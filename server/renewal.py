@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from loragen.errors import StoreUnavailable
+from loragen.errors import SealBroken, SealUnknown, StoreUnavailable, TaskDamaged
 from loragen.leases import hold
 from loragen.task import TaskRecord
 from server.identity import Identity
@@ -99,8 +99,7 @@ class Renewal:
                 for record in records.values():
                     renewed += await self._recipes_of(record)
                     renewed += await self._id(record)
-        except StoreUnavailable:
-            await self._shared.store.ping()  # else it is this task that cannot be read
+        except (TaskDamaged, SealBroken, SealUnknown):
             unreadable = max(unreadable, 1)
         self.state = replace(
             self.state,

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.errors import StoreUnavailable, TaskDamaged, TaskNotFound
 from loragen.limits import excess
 from loragen.resealing import Resealed
 from loragen.store import Deleted, Page
@@ -204,7 +204,7 @@ class MemoryStore:
 
     def _read(self, key: tuple[str, str]) -> Task | None:
         if key in self._damaged:
-            raise StoreUnavailable("a stored task cannot be read")
+            raise TaskDamaged("a stored task cannot be read")
         return self._tasks.get(key)
 
     def _unlink(self, key: tuple[str, str]) -> None:

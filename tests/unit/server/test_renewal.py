@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from loragen.errors import StoreUnavailable
+from loragen.errors import StoreUnavailable, TaskDamaged
 from loragen.keys import TenantKeys
 from loragen.resealing import Resealed
 from loragen.task import TaskRecord
@@ -90,10 +90,34 @@ async def test_a_surprise_that_comes_every_time_is_met_ever_less_often_and_the_o
     assert (messages.count("renewal failed"), messages.count("task is not renewed")) == (12, 12)
 
 
+async def test_a_redis_that_writes_nothing_is_waited_for_and_makes_no_task_unreadable(
+    store: OddStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep = asyncio.sleep
+    pauses: list[float] = []
+
+    async def hurried(seconds: float) -> None:
+        if asyncio.current_task() is running and seconds == 5:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                store.odd_reseal = None
+            seconds = 0
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", hurried)
+    store.odd_reseal = StoreUnavailable("the task store does not answer")
+    renewing = renewal_of(store)
+    running = asyncio.create_task(renewing.run())
+    async with asyncio.timeout(10):
+        await running
+    assert len(pauses) == 3
+    assert (renewing.state.status, renewing.state.unreadable) == ("done", 0)
+
+
 async def test_a_task_whose_values_cannot_be_read_is_counted_and_holds_nobody_up(
     store: OddStore,
 ) -> None:
-    store.odd_reseal = StoreUnavailable("the task store does not answer")
+    store.odd_reseal = TaskDamaged("a stored task cannot be read")
     renewing = renewal_of(store)
     async with asyncio.timeout(10):
         await renewing.run()
