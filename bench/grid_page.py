@@ -17,8 +17,8 @@ def grid(results: dict[str, Any]) -> list[str]:
         "",
         f"`{results['command']}`",
         "",
-        "Each cell is a generator trained from scratch for the demo's edge model, of fingerprint",
-        f"`{results['edge_fingerprint'][:8]}`: so many families",
+        "Each cell is a generator trained from scratch for an edge model of the demo's, the one of",
+        f"fingerprint `{results['edge_fingerprint'][:8]}`: so many families",
         f"of rules, a pool of so many rank-one experts, {settings['steps']} steps of "
         f"{settings['rows']} prompts, which are",
         f"rules alone, and {settings['segments']} questions of each. Recipes of one pass, in "

@@ -13,6 +13,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -146,12 +147,14 @@ class EdgeRun:
 
     def _take_mean(self) -> None:
         """Go on from the mean of the weights that were kept, and keep them no longer."""
-        files = self._files
-        if files:
-            self.model.load_state_dict(_mean(files))
-            self.save()  # before they are gone
-        for file in files:
-            file.unlink()
+        if not self._files:
+            return
+        self.model.load_state_dict(_mean(self._files))
+        self.save()  # before they are gone, which is at once: of some of them the mean is another
+        taken = self._folder / "taken"
+        shutil.rmtree(taken, ignore_errors=True)  # of a process that was killed here
+        self._kept.rename(taken)
+        shutil.rmtree(taken)
 
     def _train_phase(self, phase: Phase, may_go_on: Callable[[], bool]) -> None:
         """Train until the phase ends or may not go on."""

@@ -146,7 +146,9 @@ class Grid:
                 "own": own,
                 "shared": own if families == shared else self._measure(layout, shared),
             }
-            record.write_text(json.dumps(figures) + "\n", "utf-8")
+            partial = record.with_suffix(".partial")
+            partial.write_text(json.dumps(figures) + "\n", "utf-8")
+            partial.replace(record)
         cell: Figures = json.loads(record.read_text("utf-8"))
         return cell
 

@@ -1,7 +1,9 @@
 """The curriculum goes on when the drill is right, and a run goes on where it stopped."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -117,14 +119,29 @@ def test_the_published_model_is_the_mean_of_the_kept_ones(tmp_path: Path, spec: 
     assert all(torch.equal(weight, again[name]) for name, weight in published.items())
 
 
-def test_a_phase_can_begin_with_the_mean_of_what_was_kept(tmp_path: Path, spec: RunSpec) -> None:
+def test_a_phase_can_begin_with_the_mean_of_what_was_kept_and_be_killed_meanwhile(
+    tmp_path: Path, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = (replace(phase, is_kept=True) for phase in spec.phases)
     last = Phase("still", 0, steps=2, matrix_lr=0.0, other_lr=0.0, takes_mean=True)
-    run = EdgeRun(tmp_path, replace(spec, phases=(first, second, last)), seed=3)
-    assert not run.train(steps=first.steps + second.steps)
+    spec = replace(spec, phases=(first, second, last))
+    assert not EdgeRun(tmp_path, spec, seed=3).train(steps=first.steps + second.steps)
     ends = [load_file(tmp_path / "kept" / f"{name}.safetensors") for name in ("pairs", "text")]
-    assert EdgeRun(tmp_path, replace(spec, phases=(first, second, last)), seed=3).train()
-    assert not list((tmp_path / "kept").iterdir())
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", _kill)
+        with pytest.raises(KeyboardInterrupt):
+            EdgeRun(tmp_path, spec, seed=3).train()
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", _kill)
+        killed.setattr(os, "unlink", _kill)
+        with pytest.raises(KeyboardInterrupt):
+            EdgeRun(tmp_path, spec, seed=3).train()
+    assert EdgeRun(tmp_path, spec, seed=3).train()
+    assert not (tmp_path / "kept").exists()
     published = load_file(tmp_path / "edge" / "model.safetensors")
     for name, weight in published.items():
         torch.testing.assert_close(weight, (ends[0][name] + ends[1][name]) / 2)
+
+
+def _kill(*_: object, **__: object) -> NoReturn:
+    raise KeyboardInterrupt
