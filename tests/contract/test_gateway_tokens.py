@@ -127,13 +127,13 @@ async def test_a_request_that_is_left_in_line_costs_nothing(
 
 
 @pytest.mark.parametrize(
-    "overrides", [{"edge": ONE_PLACE, "server": {"request_timeout_seconds": 2.0}}]
+    "overrides", [{"edge": ONE_PLACE, "server": {"request_timeout_seconds": 5.0}}]
 )
 def test_a_request_whose_deadline_passes_in_line_costs_nothing(
     limited: Limited, held: Held
 ) -> None:
     gate = limited(concurrent_requests=2, tokens_per_minute=1_000)
-    gate.worker.pause_seconds = 0.2  # or the stream would be too silent, too
+    gate.worker.pause_seconds = 0.4  # or the stream would be too silent, too
     with busy(gate):
         before = held()
         assert gate.ask("hi", max_tokens=100).status_code == 504
