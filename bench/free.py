@@ -1,7 +1,8 @@
 """`python -m bench.free`: how prompts like real tenants' fare, which no suite has.
 
-Each prompt of `free_prompts.json` comes with questions and what a right answer contains. It is
-compiled, measured and refined as the server would, and answered by what the gate chose and with the
+Each prompt of `free_prompts.json` comes with questions and what a right answer contains; those of
+`more_free_prompts.json` were written apart, to hold against them what the first ones led to. Each
+is compiled, measured and refined as the server would, and answered by the gate's choice and with the
 prompt in context.
 """
 
@@ -94,12 +95,13 @@ def ask(desk: Desk, entry: dict[str, Any]) -> dict[str, Any]:
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the JSON.")],
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("checkpoints/demo"),
+    prompts: Annotated[Path, typer.Option(help="JSON file of prompts and questions.")] = PROMPTS,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Ask every prompt its questions and count."""
     torch.set_num_threads(threads)
     desk = Desk(Layout(checkpoint))
-    entries = json.loads(PROMPTS.read_text("utf-8"))["prompts"]
+    entries = json.loads(prompts.read_text("utf-8"))["prompts"]
     rows = []
     for number, entry in enumerate(entries, start=1):
         rows.append(ask(desk, entry))
