@@ -2,8 +2,8 @@
 
 Each prompt of `free_prompts.json` comes with questions and what a right answer contains; those of
 `more_free_prompts.json` were written apart, to hold against them what the first ones led to. Each
-is compiled, measured and refined as the server would, and answered by the gate's choice and with the
-prompt in context.
+is compiled, measured and refined as the server would, and answered by the gate's choice and with
+the prompt in context.
 """
 
 import json
