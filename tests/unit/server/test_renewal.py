@@ -1,7 +1,7 @@
 """Renewal: what always goes wrong with one task keeps no other back, and is tried less and less."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -62,26 +62,38 @@ def renewal_of(store: OddStore) -> Renewal:
     )
 
 
-async def test_a_surprise_that_comes_every_time_is_met_ever_less_often_and_the_others_are_renewed(
-    store: OddStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def pauses_of(
+    renewing: Renewal, monkeypatch: pytest.MonkeyPatch, *, mended_at: int, mend: Callable[[], None]
+) -> list[float]:
+    """Run a renewal to its end, without waiting, mend at one of its pauses, and return them all."""
     pauses: list[float] = []
     sleep = asyncio.sleep
 
     async def hurried(seconds: float) -> None:
         if seconds >= 5 and asyncio.current_task() is running:
             pauses.append(seconds)
-            if len(pauses) == 12:
-                store.odd_records = None
+            if len(pauses) == mended_at:
+                mend()
             seconds = 0
         await sleep(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", hurried)
-    store.odd_records = KeyError("what nobody expected")
-    renewing = renewal_of(store)
     running = asyncio.create_task(renewing.run())
     async with asyncio.timeout(10):
         await running
+    return pauses
+
+
+async def test_a_surprise_that_comes_every_time_is_met_ever_less_often_and_the_others_are_renewed(
+    store: OddStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.odd_records = KeyError("what nobody expected")
+    renewing = renewal_of(store)
+
+    def mend() -> None:
+        store.odd_records = None
+
+    pauses = await pauses_of(renewing, monkeypatch, mended_at=12, mend=mend)
     assert pauses[:3] == [5, 10, 20]
     assert pauses[-2:] == [3_600, 3_600]
     assert (renewing.state.status, renewing.state.tasks) == ("done", 3)
@@ -93,24 +105,14 @@ async def test_a_surprise_that_comes_every_time_is_met_ever_less_often_and_the_o
 async def test_a_redis_that_writes_nothing_is_waited_for_and_makes_no_task_unreadable(
     store: OddStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sleep = asyncio.sleep
-    pauses: list[float] = []
-
-    async def hurried(seconds: float) -> None:
-        if asyncio.current_task() is running and seconds == 5:
-            pauses.append(seconds)
-            if len(pauses) == 3:
-                store.odd_reseal = None
-            seconds = 0
-        await sleep(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", hurried)
     store.odd_reseal = StoreUnavailable("the task store does not answer")
     renewing = renewal_of(store)
-    running = asyncio.create_task(renewing.run())
-    async with asyncio.timeout(10):
-        await running
-    assert len(pauses) == 3
+
+    def mend() -> None:
+        store.odd_reseal = None
+
+    pauses = await pauses_of(renewing, monkeypatch, mended_at=3, mend=mend)
+    assert pauses == [5, 5, 5]
     assert (renewing.state.status, renewing.state.unreadable) == ("done", 0)
 
 
