@@ -228,7 +228,7 @@ class Measuring:
             changed = stored.model_copy(update=stored.remeasured(measurement))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-        await self._resolver.invalidate(changed)
+        await self._resolver.invalidate(changed.tenant, changed.id)
         self._standing.note(stored, changed)
         return changed
 

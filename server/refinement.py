@@ -160,7 +160,7 @@ class Refinement:
             changed = stored.model_copy(update=judge(stored))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-        await self._resolver.invalidate(changed)
+        await self._resolver.invalidate(changed.tenant, changed.id)
         self._standing.note(stored, changed)
         await self._recipes.delete_lost(found, changed)
         assert changed.refine is not None

@@ -90,12 +90,30 @@ async def remove(task: Task, parts: Services) -> None:
     last = await parts.store.get(task.tenant, task.id) or task
     await parts.resolver.delete_recipes(last)
     deleted = await parts.store.delete(task.tenant, task.id)
-    await parts.resolver.invalidate(task)
+    await parts.resolver.invalidate(task.tenant, task.id)
     await _forget(task, parts)
     await parts.resolver.delete_recipes(last)
     if deleted is None:
         raise TaskNotFound(f"no task {task.id!r}", param="task_id")
     if deleted.record is not None:  # those of a compile since the last look, too
+        await parts.resolver.delete_recipes(deleted.record)
+
+
+async def remove_unreadable(tenant: str, task_id: str, parts: Services) -> None:
+    """Remove a task that Redis does not give whole, with what its id leads to.
+
+    A recipe that only its record led to is out of reach from then on, and expires.
+
+    Raises:
+        TaskNotFound: it is gone already.
+    """
+    await _forget_id(tenant, task_id, parts)
+    deleted = await parts.store.delete(tenant, task_id)
+    await parts.resolver.invalidate(tenant, task_id)
+    await _forget_id(tenant, task_id, parts)
+    if deleted is None:
+        raise TaskNotFound(f"no task {task_id!r}", param="task_id")
+    if deleted.record is not None:
         await parts.resolver.delete_recipes(deleted.record)
 
 
@@ -105,6 +123,14 @@ async def _forget(task: Task, parts: Services) -> None:
     for task_id in {task.id, *parts.identity.ids_of(task)}:
         await parts.sightings.forget(task.tenant, task_id)
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
+
+
+async def _forget_id(tenant: str, task_id: str, parts: Services) -> None:
+    """Remove what names a task of which no more than its id is known."""
+    await parts.names.forget_task(tenant, task_id)
+    await parts.sightings.forget(tenant, task_id)
+    for model in parts.dispatcher.edge_models:
+        await parts.usage.forget_task(tenant, task_id, model=model, today=today())
 
 
 def _take_over(task: Task, implicit: Task) -> Task:

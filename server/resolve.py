@@ -130,17 +130,17 @@ class Resolver:
         """Drop a task from this gateway's memory."""
         self._memory.drop((tenant, task_id))
 
-    async def invalidate(self, task: Task) -> None:
+    async def invalidate(self, tenant: str, task_id: str) -> None:
         """Drop a changed or deleted task from the memory of every gateway.
 
         Call it after Redis holds the change. Where Redis cannot carry the message, the time to
         live of the memory tier does it.
         """
-        self.forget(task.tenant, task.id)
+        self.forget(tenant, task_id)
         try:
-            await self._shared.invalidations.publish(task.tenant, task.id)
+            await self._shared.invalidations.publish(tenant, task_id)
         except StoreUnavailable:
-            logger.warning("invalidation not sent", extra={"task_id": task.id})
+            logger.warning("invalidation not sent", extra={"task_id": task_id})
 
     async def follow_invalidations(self) -> None:
         """Drop what other gateways change or delete, or may have, until cancelled."""

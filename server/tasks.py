@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
-from loragen.errors import TaskNotFound
+from loragen.errors import TaskDamaged, TaskNotFound
 from loragen.measurement import Measurement, RefineOutcome
 from loragen.task import FallbackReason, Task, TaskRecord
 from server.document import described
-from server.registration import finish, register, remove
+from server.registration import finish, register, remove, remove_unreadable
 from server.requests import CreateTaskRequest, PageQuery, RefineTaskRequest
 from server.services import Services, services, tenant
 
@@ -80,8 +80,16 @@ async def refine_task(
 
 @router.delete("/{task_id}")
 async def delete_task(task_id: str, parts: Parts, owner: Owner) -> dict[str, Any]:
-    """Delete a task with its recipe; names that stand for it stand for nothing."""
-    await remove(await _require(parts, owner, task_id), parts)
+    """Delete a task with its recipe; names that stand for it stand for nothing.
+
+    One that is damaged in Redis goes too.
+    """
+    try:
+        task = await _require(parts, owner, task_id)
+    except TaskDamaged:  # no reason to keep it
+        await remove_unreadable(owner, task_id, parts)
+    else:
+        await remove(task, parts)
     return {"id": task_id, "object": "task.deleted", "deleted": True}
 
 

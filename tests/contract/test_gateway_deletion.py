@@ -135,6 +135,27 @@ def test_a_task_whose_record_is_damaged_while_it_is_deleted_is_deleted(
     assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 404
 
 
+@pytest.mark.parametrize("field", ["record", "prompt"])
+def test_a_task_that_was_damaged_before_is_deleted_with_all_that_its_id_leads_to(
+    gate: Gateway, valkey: Valkey, field: str
+) -> None:
+    task_id = gate.create(PROMPT, name="ada")["id"]
+    gate.ask("hi", task_id=task_id)
+    recipe = expected_recipe(PROMPT).data
+    (key,) = valkey.client.scan_iter(f"{gate.namespace}:task:*{task_id}")
+    valkey.damage_record(bytes(key).decode(), b"\xff", field=field)
+    assert gate.http.get(f"/v1/tasks/{task_id}").status_code == 503
+    reply = gate.http.delete(f"/v1/tasks/{task_id}")
+    assert (reply.status_code, reply.json()["deleted"]) == (200, True)
+    # A damaged record tells of no recipe; nothing leads to that one any more, and it expires.
+    left = traces(gate, valkey)
+    assert [each for each in left if b":recipe:" not in each and recipe not in each] == []
+    assert field == "record" or left == []
+    assert gate.http.delete(f"/v1/tasks/{task_id}").status_code == 404
+    assert gate.ask("hi", task_id=task_id).status_code == 404
+    assert gate.create(PROMPT)["id"] == task_id
+
+
 def test_recipes_of_earlier_pools_are_deleted_too(gate: Gateway, valkey: Valkey) -> None:
     task_id = gate.create(PROMPT)["id"]
     gate.worker.pool_id = gate.generator.pool_id = POOLS[1]

@@ -86,9 +86,11 @@ class Valkey:
                 case kind:
                     raise AssertionError(f"teach this to read {kind!r}")
 
-    def damage_record(self, task_key: str, record: bytes = b'{"id":') -> None:
-        """Put other bytes where the record of the task under a key is."""
-        self.client.hset(task_key, "record", record)
+    def damage_record(
+        self, task_key: str, record: bytes = b'{"id":', *, field: str = "record"
+    ) -> None:
+        """Put other bytes where the record of the task under a key is, or another of its fields."""
+        self.client.hset(task_key, field, record)
 
     def _answers(self) -> bool:
         try:

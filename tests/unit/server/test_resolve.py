@@ -105,7 +105,7 @@ async def test_a_task_deleted_while_it_compiles_leaves_nothing(bench: Bench) -> 
     asking = asyncio.create_task(bench.resolve())
     await until(lambda: bench.compiles == 1)
     await bench.store.delete(TENANT, task.id)
-    await bench.resolver.invalidate(task)
+    await bench.resolver.invalidate(task.tenant, task.id)
     bench.generator.is_held = False
     with pytest.raises(TaskNotFound):
         await asking

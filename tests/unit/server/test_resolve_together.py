@@ -118,7 +118,7 @@ async def test_a_delete_is_seen_by_the_other_at_once(two: Two) -> None:
     task = await two[0].register()
     await both(two, task)
     await two[0].store.delete(TENANT, task.id)
-    await two[0].resolver.invalidate(task)
+    await two[0].resolver.invalidate(task.tenant, task.id)
     for bench in two:
         with pytest.raises(TaskNotFound):
             await bench.resolve()
@@ -129,7 +129,7 @@ async def test_a_delete_that_cannot_be_told_is_seen_within_the_time_to_live(two:
     await both(two, task)
     two[0].invalidations.is_away = True
     await two[0].store.delete(TENANT, task.id)
-    await two[0].resolver.invalidate(task)
+    await two[0].resolver.invalidate(task.tenant, task.id)
     assert (await two[1].resolve()).recipe is not None
     two[1].age()
     with pytest.raises(TaskNotFound):
@@ -146,7 +146,7 @@ async def test_an_answer_read_before_a_delete_brings_nothing_back() -> None:
     reading = asyncio.create_task(bench.resolve())
     await until(lambda: store.late == 1)
     await store.delete(TENANT, task.id)
-    await bench.resolver.invalidate(task)
+    await bench.resolver.invalidate(task.tenant, task.id)
     store.is_late = False
     assert (await reading).recipe is not None  # it asked before the delete
     with pytest.raises(TaskNotFound):
@@ -159,7 +159,7 @@ async def test_a_compile_that_outlives_its_task_brings_nothing_back(two: Two) ->
     asking = [asyncio.create_task(bench.resolve()) for bench in two]
     await until(lambda: two[0].compiles == 1)
     await two[0].store.delete(TENANT, task.id)
-    await two[0].resolver.invalidate(task)
+    await two[0].resolver.invalidate(task.tenant, task.id)
     two[0].generator.is_held = False
     for each in asking:
         with pytest.raises(TaskNotFound):
@@ -174,7 +174,7 @@ async def test_a_task_set_aside_after_its_delete_is_not_kept(two: Two) -> None:
     task = await two[0].register()
     await both(two, task)
     await two[0].store.delete(TENANT, task.id)
-    await two[0].resolver.invalidate(task)
+    await two[0].resolver.invalidate(task.tenant, task.id)
     two[1].resolver.set_aside(task, "worker_pool_mismatch")
     with pytest.raises(TaskNotFound):
         await two[1].resolve()
