@@ -61,8 +61,7 @@ class RecipeTier:
         if (kept := _intact(first, recipe.pool_id)) is not None:
             return kept
         await self._drop_damaged(key, task)
-        await self._store.put_recipe(key, recipe.data)
-        return recipe
+        return await self.put(task, ref, recipe)  # another gateway may mend it at the same time
 
     async def renew(self, task: TaskRecord, ref: RecipeRef) -> int:
         """Let a recipe be found and sealed by the newest versions; 1 if that was to be done."""

@@ -93,6 +93,22 @@ async def test_what_is_no_recipe_of_the_pool_at_both_looks_is_written_over(
     assert misdirected() == before
 
 
+async def test_a_damaged_recipe_that_two_gateways_mend_is_for_both_what_is_stored(
+    store: MixedUpStore, tier: RecipeTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (key,) = tier.keys(TASK, OWN_REF)
+    await store.put_recipe(key, OWN.data[:20])
+    delete = store.delete_recipe
+
+    async def mended_meanwhile(dropped: str) -> None:
+        await delete(dropped)
+        await store.put_recipe(dropped, OTHER.data)  # the cloud model's, as another gateway got it
+
+    monkeypatch.setattr(store, "delete_recipe", mended_meanwhile)
+    assert await tier.put(TASK, OWN_REF, OWN) == OTHER
+    assert await store.get_recipe(key) == OTHER.data
+
+
 async def test_a_first_recipe_that_is_evicted_before_the_second_look_is_no_mix_up(
     store: MixedUpStore, tier: RecipeTier
 ) -> None:
