@@ -9,6 +9,7 @@ A Serve config file names it as `import_path: router_service.app:application`.
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -233,7 +234,7 @@ def _load(folder: Path) -> Compiler:
 
 
 def _load_refiner(plan: RefinerPlan, options: GeneratorSettings) -> Refiner:
-    from loragen.method.refine import RefineSpec  # torch only in the actor
+    from loragen.method.refine import BOOTSTRAP_LR, RefineSpec  # torch only in the actor
     from loragen.method.refiner import Refiner as EdgeRefiner
 
     _use_threads(options.refine_threads)
@@ -247,6 +248,8 @@ def _load_refiner(plan: RefinerPlan, options: GeneratorSettings) -> Refiner:
         self_probes=options.refine_probes,
         measure_probes=options.measure_probes,
     )
+    if model.generator is None:
+        spec = replace(spec, lr=BOOTSTRAP_LR)
     return EdgeRefiner.load(model.model, plan.pool, own=own, compiled=compiled, spec=spec)
 
 

@@ -10,11 +10,16 @@ being elementwise, its own steps.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 import torch
 
 from loragen.method.edge import EdgeModel
 from loragen.method.probes import Probe, answer_losses, answered, batches
+
+BOOTSTRAP_LR: Final = 0.1
+"""The rate on a bootstrap pool: its gates begin at zero and have further to go than those of a
+generator's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import torch
 import typer
 
-from loragen.method.refine import RefineSpec
+from loragen.method.refine import BOOTSTRAP_LR, RefineSpec
 from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.suite.tenants import TENANTS
@@ -214,16 +214,19 @@ def evaluate_refine_command(
     prompts: Annotated[int, typer.Option(help="Prompts per family.", min=1)] = 4,
     probes: Annotated[int, typer.Option(help="Probes per prompt.", min=1)] = 48,
     steps: Annotated[int, typer.Option(help="Steps of fitting.", min=1)] = 100,
-    columns: Annotated[int, typer.Option(help="Directions of a bootstrap pool.", min=1)] = 64,
+    columns: Annotated[int, typer.Option(help="Directions of a bootstrap pool.", min=1)] = 128,
     bootstrap_steps: Annotated[
         int, typer.Option(help="Steps of fitting on a bootstrap pool.", min=1)
     ] = 100,
+    bootstrap_lr: Annotated[
+        float, typer.Option(help="Rate of fitting on a bootstrap pool.", min=0.0)
+    ] = BOOTSTRAP_LR,
     catalogue: Annotated[CatalogueName, typer.Option(help="Suite to ask.")] = CatalogueName.TENANTS,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """Measure what fitting single tasks' gates brings, from each start, and how long it takes."""
     torch.set_num_threads(threads)
-    bootstrap = BootstrapSpec(columns=columns, steps=bootstrap_steps)
+    bootstrap = BootstrapSpec(columns=columns, steps=bootstrap_steps, lr=bootstrap_lr)
     figures = evaluate_refine(
         Layout(checkpoint),
         CATALOGUES[catalogue],
@@ -235,7 +238,8 @@ def evaluate_refine_command(
     figures["command"] = (
         f"python -m loragen.training evaluate-refine --checkpoint {checkpoint} --out {out} "
         f"--prompts {prompts} --probes {probes} --steps {steps} --columns {columns} "
-        f"--bootstrap-steps {bootstrap_steps} --catalogue {catalogue}"
+        f"--bootstrap-steps {bootstrap_steps} --bootstrap-lr {bootstrap_lr} "
+        f"--catalogue {catalogue}"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from loragen.method.gatespace import stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.method.probes import Probe
-from loragen.method.refine import RefineSpec, refine
+from loragen.method.refine import BOOTSTRAP_LR, RefineSpec, refine
 from loragen.recipe import Level, Recipe
 from loragen.suite.family import Turn
 from loragen.suite.splits import Catalogue, Prompt, Split
@@ -55,10 +55,11 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BootstrapSpec:
-    """How many of the edge model's own directions gates scale, and for how long they are fitted."""
+    """How many of the edge model's own directions gates scale, and how they are fitted."""
 
-    columns: int = 64
+    columns: int = 128
     steps: int = 100
+    lr: float = BOOTSTRAP_LR
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +213,13 @@ def _bootstrap(
     edge = EdgeModel(model, LINEARS, bootstrap_experts(model, LINEARS, bootstrap.columns))
     layers = model.config.num_hidden_layers
     start = torch.zeros(len(full_B), layers, len(LINEARS), bootstrap.columns)
-    scores_B, seconds = evaluator.refined(edge, start, replace(spec, steps=bootstrap.steps))
+    fitting = replace(spec, steps=bootstrap.steps, lr=bootstrap.lr)
+    scores_B, seconds = evaluator.refined(edge, start, fitting)
     logger.info("bootstrap %.1f %%", 100 * scores_B.mean().item())
     return {
         "columns": bootstrap.columns,
         "steps": bootstrap.steps,
+        "lr": bootstrap.lr,
         "recipe_bytes": len(_recipe(start[0]).text),
         "tasks": int(matters_B.sum()),
         "full_prompt": round(full_B[matters_B].mean().item(), 4),
