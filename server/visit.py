@@ -1,11 +1,12 @@
 """Visit: one request of a tenant, from the entrance to its last byte."""
 
+import asyncio
 from typing import Final
 
 from starlette.types import Message, Send
 
 from loragen.clocks import Place
-from loragen.errors import InvalidRequest, LimitExceeded
+from loragen.errors import InvalidRequest, LimitExceeded, LoragenError
 from loragen.limits import Level, excess
 from loragen.task import Task
 from loragen.tenants import Tenant
@@ -29,7 +30,7 @@ class Visit:
         self._lease = entry.lease
         self._admission = entry.admission
         self._tokens = entry.admission.tokens
-        self._reservation: Reservation | None = None
+        self._reserving: asyncio.Task[Reservation | None] | None = None
 
     @classmethod
     async def begin(cls, tenant: Tenant, gatekeeper: Gatekeeper) -> "Visit":
@@ -70,19 +71,31 @@ class Visit:
                 "lower max_tokens",
                 param="max_tokens",
             )
-        self._reservation = await self._gatekeeper.reserve(self.tenant, tokens)
-        if self._reservation is not None:
-            self._tokens = self._reservation.level
+        # Apart from the request: where that ends meanwhile, Redis may have counted all the same.
+        self._reserving = asyncio.create_task(self._gatekeeper.reserve(self.tenant, tokens))
+        reservation = await asyncio.shield(self._reserving)
+        if reservation is not None:
+            self._tokens = reservation.level
 
     async def leave(self) -> None:
         """Give back what the request held and did not use; called again, it does nothing."""
         lease, self._lease = self._lease, None
-        reservation, self._reservation = self._reservation, None
+        reservation = await self._reserved()
         if reservation is not None and self.tally.is_known:
             used = self.tally.prompt_tokens + self.tally.generated_tokens
             await self._gatekeeper.settle(self.tenant, reservation, used=used)
         if lease is not None:
             await self._gatekeeper.leave(self.tenant, lease)
+
+    async def _reserved(self) -> Reservation | None:
+        """Return what the request took, once."""
+        reserving, self._reserving = self._reserving, None
+        if reserving is None:
+            return None
+        try:
+            return await reserving
+        except LoragenError:  # it was refused
+            return None
 
     def sending(self, send: Send) -> Send:
         """Return how the answer is sent: with the limits in its headers.

@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message
 
 from loragen.errors import InvalidRequest, LimitExceeded, StoreUnavailable
-from loragen.limits import Limits
+from loragen.limits import Limits, Taken
 from loragen.tenants import Tenant
 from server import gatekeeper as module
 from server.gatekeeper import Gatekeeper
@@ -98,6 +98,33 @@ async def test_a_request_that_no_worker_answered_costs_no_tokens() -> None:
     await visit.reserve(estimate(20, 60))
     visit.tally.void()
     await visit.leave()
+    assert await left(bench, tokens_per_minute=100) == "100"
+
+
+async def test_a_request_that_ends_while_its_tokens_are_counted_costs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    visit = await bench.visit(tokens_per_minute=100)
+    counted, answered = asyncio.Event(), asyncio.Event()
+    take = bench.limiter.take
+
+    async def slow(*args: Any, **settings: Any) -> Taken:
+        taken = await take(*args, **settings)
+        counted.set()
+        await answered.wait()
+        return taken
+
+    monkeypatch.setattr(bench.limiter, "take", slow)
+    request = asyncio.create_task(visit.reserve(estimate(20, 60)))
+    await counted.wait()
+    request.cancel()
+    await asyncio.wait([request])
+    assert request.cancelled()
+    visit.tally.void()
+    leaving = asyncio.create_task(visit.leave())
+    answered.set()
+    await leaving
     assert await left(bench, tokens_per_minute=100) == "100"
 
 
