@@ -7,7 +7,7 @@ from pydantic import AnyHttpUrl, Field, model_validator
 
 from config.section import Section
 from loragen.errors import ConfigError
-from loragen.gate import Gate
+from loragen.gate import REFINE_FROM, Gate
 
 POOL_FILE: Final = "pool.safetensors"
 """The pool in a generator's folder."""
@@ -70,6 +70,21 @@ class EdgeModelSettings(Section):
         description="The least share of measured answers that are the prompt's word for word for "
         "a recipe to serve, beside the task's `min_fidelity`. For models that answer in a few "
         "words; long answers differ somewhere.",
+    )
+    refine_below: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A new recipe whose share of such answers is less is refined by itself although"
+        " it serves, and the better of the two serves from then on. Of use above `min_agreement`.",
+    )
+    refine_from: float = Field(
+        REFINE_FROM,
+        ge=0,
+        le=1,
+        description="Least fidelity of a new recipe, on messages that the model made up, for it to "
+        "be refined by itself: a prompt of whose effect it recovers less was misread by the "
+        "generator, and is perhaps not followed by the model either.",
     )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
@@ -149,7 +164,12 @@ class EdgeModelSettings(Section):
     @property
     def bars(self) -> Gate:
         """What this model asks of every recipe, beside its task's least fidelity."""
-        return Gate(max_doubt=self.max_doubt, min_agreement=self.min_agreement)
+        return Gate(
+            max_doubt=self.max_doubt,
+            min_agreement=self.min_agreement,
+            refine_below=self.refine_below,
+            refine_from=self.refine_from,
+        )
 
     @property
     def local_workers(self) -> dict[str, int]:

@@ -10,6 +10,8 @@ Refusal = Literal["model_unsure", "prompt_has_no_effect", "low_fidelity"]
 
 MIN_FIDELITY: Final = 0.8
 """What a task asks of its recipe that does not say otherwise."""
+REFINE_FROM: Final = 0.05
+"""Where a recipe begins to be of some use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +20,17 @@ class Gate:
 
     A `min_fidelity` of 0 lets everything pass; a `max_doubt` of None asks nothing of doubt, which
     is in nats per token. `min_agreement` is the least share of answers that are the prompt's word
-    for word: one wrong token of an answer costs little fidelity, and all of its use.
+    for word: one wrong token of an answer costs little fidelity, and all of its use. A recipe that
+    passes is still refined where its agreement is less than `refine_below`. One whose fidelity is
+    less than `refine_from`, on messages that the model made up, is not refined: its generator
+    misread the prompt, as it does with kinds that neither model learnt.
     """
 
     min_fidelity: float = MIN_FIDELITY
     max_doubt: float | None = None
     min_agreement: float = 0.0
+    refine_below: float = 0.0
+    refine_from: float = REFINE_FROM
 
     def refusal(
         self, fidelity: float | None, doubt: float | None, agreement: float | None
@@ -43,3 +50,24 @@ class Gate:
             return "prompt_has_no_effect"
         agrees = agreement is None or agreement >= self.min_agreement
         return None if fidelity >= self.min_fidelity and agrees else "low_fidelity"
+
+    def is_mendable(
+        self,
+        fidelity: float | None,
+        doubt: float | None,
+        agreement: float | None,
+        *,
+        is_made_up: bool = True,
+    ) -> bool:
+        """Whether a server refines by itself what was measured so, be it served or not.
+
+        `is_made_up` tells messages of the model's own from those of clients, on which any recipe
+        is worth fitting.
+        """
+        refusal = self.refusal(fidelity, doubt, agreement)
+        if self.min_fidelity <= 0 or fidelity is None or refusal not in (None, "low_fidelity"):
+            return False
+        is_enough = agreement is None or agreement >= self.refine_below
+        if refusal is None and is_enough:
+            return False
+        return fidelity >= self.refine_from or not is_made_up

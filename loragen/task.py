@@ -58,7 +58,8 @@ class Policy(BaseModel):
     refine: Literal["auto", "manual"] = Field(
         "auto",
         description="auto: refine the task when a measure withholds its recipe as low_fidelity, "
-        "but not for harm on made-up messages; manual: only when asked.",
+        "but not one of little use on made-up messages, or finds less agreement than the operator "
+        "wants; manual: only when asked.",
     )
     shadow: Literal["allow", "never"] = Field(
         "allow",

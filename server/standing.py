@@ -32,20 +32,27 @@ class Standing:
         return reason
 
     def is_mendable(self, task: Task) -> bool:
-        """Whether a task is not served by its recipe, and is refined by itself.
+        """Whether a task that was just measured is refined by itself.
 
-        A new recipe that does harm on messages the model made up is not: its generator misread the
-        prompt. What clients ask, as live messages or probes, is worth fitting.
+        One that live messages measure again and that passes is not: it was refined, or is as good
+        as that.
         """
-        if self.withheld(task) != "low_fidelity" or task.measured is None:
+        found = task.measured
+        if found is None or found.failure is not None:
             return False
-        is_made_up = task.measured.by == "measure" and not task.probes
-        return not (task.measured.does_harm and is_made_up)
+        bars = self._bars_of(task)
+        if found.by == "shadow":
+            bars = replace(bars, refine_below=0.0)
+        is_made_up = found.by == "measure" and not task.probes
+        return bars.is_mendable(found.fidelity, found.doubt, found.agreement, is_made_up=is_made_up)
 
     def passes(self, task: Task, measurement: Measurement) -> bool:
         """Whether a recipe of a task with this measurement would serve it."""
+        return measurement.refusal(self._bars_of(task)) is None
+
+    def _bars_of(self, task: Task) -> Gate:
         bars = self._bars.get(task.edge_model, Gate())
-        return measurement.refusal(replace(bars, min_fidelity=task.min_fidelity)) is None
+        return replace(bars, min_fidelity=task.min_fidelity)
 
     def note(self, before: Task, after: Task) -> None:
         """Count what a new measurement found: harm; that the recipe begins or ends to serve."""

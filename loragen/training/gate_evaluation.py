@@ -37,7 +37,7 @@ from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gated import is_mendable, refuse
+from loragen.training.gated import is_better, is_mendable, refuse
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import question_batch
 from loragen.training.resampling import interval
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 DOUBTS: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2)
 AGREEMENTS: Final = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
+REFINES: Final = (0.0, 0.8, 0.85, 0.9, 0.95, 1.0)
 REFINED_AT_ONCE: Final = 32
 
 Figures = dict[str, Any]
@@ -56,13 +57,14 @@ Figures = dict[str, Any]
 class Outcome:
     """One task: what its recipes are worth, and which of its questions each way answers right.
 
-    `first` and `second` are the fidelity of the recipe and of the refined one, None where too few
-    messages could be made up. `hits`: a row [Q] per way.
+    `first` is the fidelity of the recipe; `second` that of the recipe and of the refined one on the
+    probes held out of the refine. They are None where too few messages could be made up. `hits`: a
+    row [Q] per way.
     """
 
     family: str
     first: Fidelity | None
-    second: Fidelity | None
+    second: tuple[Fidelity, Fidelity] | None
     hits: dict[str, torch.Tensor]
 
     @property
@@ -76,11 +78,10 @@ class Outcome:
             return "recipe"
         if self.first is None:
             return "full_prompt"
-        if refuse(gate, self.first) is None:
-            return "recipe"
+        as_made = "recipe" if refuse(gate, self.first) is None else "full_prompt"
         if self.second is None or not is_mendable(gate, self.first):
-            return "full_prompt"
-        return "refined" if refuse(gate, self.second) is None else "full_prompt"
+            return as_made
+        return "refined" if is_better(gate, self.first, *self.second) else as_made
 
 
 def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
@@ -122,6 +123,7 @@ class GateEvaluator:
             "min_fidelity": gate.min_fidelity,
             "max_doubt": gate.max_doubt,
             "min_agreement": gate.min_agreement,
+            "refine_below": gate.refine_below,
             "ways": dict(Counter(outcome.served(gate) for outcome in outcomes)),
             "not_measurable": sum(not outcome.is_measurable for outcome in outcomes),
             "by_threshold": {
@@ -132,6 +134,12 @@ class GateEvaluator:
             },
             "by_agreement": {
                 str(bar): _gate(outcomes, replace(gate, min_agreement=bar)) for bar in AGREEMENTS
+            },
+            "by_refine_below": {
+                str(bar): _gate(outcomes, replace(gate, refine_below=bar)) for bar in REFINES
+            },
+            "by_refine_from": {
+                str(bar): _gate(outcomes, replace(gate, refine_from=bar)) for bar in THRESHOLDS
             },
             "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
             "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),
@@ -173,8 +181,8 @@ class GateEvaluator:
 
     def _refine(
         self, prompts: Sequence[Prompt], recipes: Sequence[Recipe]
-    ) -> tuple[list[Recipe], list[Fidelity | None]]:
-        """Return the refined recipes and their fidelity; as they were where there are no probes."""
+    ) -> tuple[list[Recipe], list[tuple[Fidelity, Fidelity] | None]]:
+        """Return the refined recipes, and both fidelities; as they were without probes."""
         started = time.process_time()
         lessons = [self._lesson(*pair) for pair in zip(prompts, recipes, strict=True)]
         wanted = [lesson for lesson in lessons if lesson is not None]
@@ -185,11 +193,11 @@ class GateEvaluator:
             for lesson, gates in zip(some, self._refiner.fit(some), strict=True)
         )
         refined: list[Recipe] = []
-        fidelities: list[Fidelity | None] = []
+        fidelities: list[tuple[Fidelity, Fidelity] | None] = []
         for lesson, recipe in zip(lessons, recipes, strict=True):
             done = None if lesson is None else self._refiner.examine(*next(fitted))
             refined.append(recipe if done is None else done.recipe)
-            fidelities.append(None if done is None else done.after)
+            fidelities.append(None if done is None else (done.before, done.after))
         self._seconds["refine"] += time.process_time() - started
         return refined, fidelities
 

@@ -1,6 +1,6 @@
 """Gated: what one prompt is served by, as its server would find out: measure, refine, gate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from loragen.errors import InvalidRequest
@@ -11,7 +11,7 @@ from loragen.recipe import Recipe
 
 SMALL_GATE: Final = Gate(max_doubt=0.04)
 """The gate of the small checkpoint, as `config/small.yaml` sets it."""
-DEMO_GATE: Final = Gate(max_doubt=0.05, min_agreement=0.85)
+DEMO_GATE: Final = Gate(max_doubt=0.075, min_agreement=0.75, refine_below=0.9, refine_from=0.6)
 """The gate of the demo checkpoint, as `config/demo.yaml` sets it."""
 
 
@@ -26,11 +26,8 @@ class Choice:
     first: Fidelity | None
     second: Fidelity | None = None
     refusal: Refusal | None = None
-
-    @property
-    def is_one_pass(self) -> bool:
-        """Whether the recipe serves as the generator made it."""
-        return self.recipe is not None and self.second is None
+    is_one_pass: bool = False
+    """Whether the recipe serves as the generator made it."""
 
 
 def choose(refiner: Refiner, prompt: str, recipe: Recipe, gate: Gate) -> Choice:
@@ -40,15 +37,19 @@ def choose(refiner: Refiner, prompt: str, recipe: Recipe, gate: Gate) -> Choice:
     except InvalidRequest:  # too few different messages to measure it on
         return Choice(None, None)
     refusal = refuse(gate, first)
+    as_made = Choice(
+        recipe if refusal is None else None, first, refusal=refusal, is_one_pass=refusal is None
+    )
     if not is_mendable(gate, first):
-        return Choice(recipe if refusal is None else None, first, refusal=refusal)
+        return as_made
     try:
         lesson = refiner.lesson(prompt, None, start=recipe)
     except InvalidRequest:
-        return Choice(None, first, refusal=refusal)
+        return as_made
     refined = refiner.examine(lesson, *refiner.fit([lesson]))
-    refusal = refuse(gate, refined.after)
-    return Choice(refined.recipe if refusal is None else None, first, refined.after, refusal)
+    if is_better(gate, first, refined.before, refined.after):
+        return Choice(refined.recipe, first, refined.after)
+    return replace(as_made, second=refined.after, refusal=refusal and refuse(gate, refined.after))
 
 
 def refuse(gate: Gate, fidelity: Fidelity) -> Refusal | None:
@@ -58,4 +59,14 @@ def refuse(gate: Gate, fidelity: Fidelity) -> Refusal | None:
 
 def is_mendable(gate: Gate, fidelity: Fidelity) -> bool:
     """Whether a server refines a task by itself whose recipe has this fidelity."""
-    return refuse(gate, fidelity) == "low_fidelity" and not fidelity.does_harm
+    return gate.is_mendable(fidelity.score, fidelity.doubt, fidelity.agreement)
+
+
+def is_better(gate: Gate, first: Fidelity, before: Fidelity, after: Fidelity) -> bool:
+    """Whether a refined recipe takes the place of one that measured `first`, as a server decides.
+
+    `before` and `after` are both recipes on the probes held out of the refine.
+    """
+    if refuse(gate, after) is not None:
+        return False
+    return refuse(gate, first) is not None or (after.score or 0.0) > (before.score or 0.0)

@@ -5,7 +5,7 @@ lets it serve.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -54,10 +54,11 @@ class Show:
     def bars(self, margin: float) -> Gate:
         """Return the gate, higher or lower: other machines draw other probes than this one."""
         doubt, agreement = self.gate.max_doubt, self.gate.min_agreement
-        return Gate(
-            self.gate.min_fidelity + margin,
-            None if doubt is None else doubt * (1 - 4 * margin),
-            min(1.0, agreement + margin) if agreement else 0.0,
+        return replace(
+            self.gate,
+            min_fidelity=self.gate.min_fidelity + margin,
+            max_doubt=None if doubt is None else doubt * (1 - 4 * margin),
+            min_agreement=min(1.0, agreement + margin) if agreement else 0.0,
         )
 
 

@@ -96,6 +96,27 @@ def test_one_that_refining_does_not_mend_stays_in_context_and_is_left_alone(gate
     assert (len(gate.generator.measures), len(gate.generator.refines)) == (1, 1)
 
 
+@pytest.mark.parametrize(("after", "kept"), [(0.97, 0.97), (0.85, 0.92)])
+def test_one_that_serves_is_refined_too_where_the_model_asks_it_and_the_better_serves(
+    valkey: Valkey, namespace: str, after: float, kept: float
+) -> None:
+    store = redis_store(valkey.url, namespace)
+    edge = {"min_agreement": 0.75, "refine_below": 0.9}
+    with gateway(store, namespace, server=ON, edge=edge) as gate:
+        gate.generator.measured = (0.92, 0.8)
+        gate.generator.fidelities = (0.9, after)
+        task_id = gate.create(PROMPT)["id"]
+        wait_until(lambda: shown(gate, task_id)["refine"] is not None)
+        wait_until(lambda: shown(gate, task_id)["refine"]["status"] != "running")
+        assert shown(gate, task_id)["fidelity"] == kept
+        assert mode(gate, task_id) == ("compiled", None)
+        gate.generator.measured = (0.92, 0.9)
+        other = gate.create("Be odd.")["id"]
+        measured(gate, other)
+        assert shown(gate, other)["refine"] is None
+        assert len(gate.generator.refines) == 1
+
+
 def test_with_probes_a_task_waits_for_its_measure(gate: Gateway) -> None:
     task = gate.create(PROMPT, probes=PROBES)
     assert (task["status"], task["fidelity"], task["measured"]) == ("ready", 0.9, True)

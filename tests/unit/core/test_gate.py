@@ -1,5 +1,7 @@
 """One rule decides whether a recipe serves: what is worth too little or not known does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from loragen.gate import Gate
@@ -33,6 +35,34 @@ def test_a_recipe_serves_that_is_faithful_to_a_model_that_knows_what_to_say(
 def test_doubt_and_agreement_count_only_where_they_are_asked_for() -> None:
     assert Gate(0.8).refusal(0.9, 5.0, 0.0) is None
     assert Gate(0.0, max_doubt=0.1, min_agreement=1.0).refusal(None, 5.0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "doubt", "agreement", "is_made_up", "is_mendable"),
+    [
+        (0.9, 0.1, 0.9, True, False),
+        (0.9, 0.1, 0.89, True, True),  # it serves, and may become better
+        (0.9, 0.1, 0.69, True, True),
+        (0.6, 0.1, 1.0, True, True),
+        (0.59, 0.1, 1.0, True, False),  # the generator misread the prompt
+        (0.59, 0.1, 1.0, False, True),
+        (0.9, 0.11, 0.5, True, False),
+        (None, 0.1, 0.5, False, False),
+        (0.9, None, None, True, False),
+        (0.7, None, None, True, True),
+    ],
+)
+def test_what_is_refined_by_itself(
+    fidelity: float | None,
+    doubt: float | None,
+    agreement: float | None,
+    is_made_up: bool,
+    is_mendable: bool,
+) -> None:
+    gate = Gate(0.8, max_doubt=0.1, min_agreement=0.7, refine_below=0.9, refine_from=0.6)
+    found = gate.is_mendable(fidelity, doubt, agreement, is_made_up=is_made_up)
+    assert found == is_mendable
+    assert not replace(gate, min_fidelity=0.0).is_mendable(0.1, 0.0, 0.0)
 
 
 def task(measurement: Measurement | None) -> Task:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from config.edge_model import EdgeModelSettings
 from loragen.gate import Gate
 from loragen.method.fidelity import Fidelity
 from loragen.method.refine import RefineSpec
@@ -25,15 +26,20 @@ GATE = Gate(0.8, max_doubt=0.1)
 
 
 def outcome(
-    first: float | None, second: float | None, *, doubt: float = 0.0, does_harm: bool = False
+    first: float | None,
+    second: float | None,
+    *,
+    doubt: float = 0.0,
+    agreements: tuple[float, float] = (1.0, 1.0),
+    before: float = 0.0,
 ) -> Outcome:
     """Return a task whose recipe is right once in four, refined twice, with the prompt always."""
     ways = (("recipe", 1), ("refined", 2), ("full_prompt", 4))
     hits = {way: torch.arange(4) < right for way, right in ways}
     return Outcome(
         "any",
-        Fidelity(first, 1.0, doubt=doubt, does_harm=does_harm),
-        Fidelity(second, 1.0, doubt=doubt),
+        Fidelity(first, agreements[0], doubt=doubt),
+        (Fidelity(before, 1.0), Fidelity(second, agreements[1], doubt=doubt)),
         hits,
     )
 
@@ -58,9 +64,29 @@ def test_the_gate_serves_as_the_gateway_does(
     assert outcome(first, second, doubt=0.2).served(Gate(0.8)) == way
 
 
-def test_a_recipe_that_does_harm_is_not_refined_by_itself() -> None:
-    assert outcome(0.0, 0.9).served(GATE) == "refined"
-    assert outcome(0.0, 0.9, does_harm=True).served(GATE) == "full_prompt"
+def test_a_recipe_of_no_use_is_not_refined_by_itself() -> None:
+    assert outcome(0.1, 0.9).served(GATE) == "refined"
+    assert outcome(0.0, 0.9).served(GATE) == "full_prompt"
+    assert outcome(0.5, 0.9).served(replace(GATE, refine_from=0.6)) == "full_prompt"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "before", "way"),
+    [
+        (0.95, 1.0, 0.5, "recipe"),  # good enough
+        (0.85, 1.0, 0.5, "refined"),
+        (0.85, 0.7, 0.5, "recipe"),  # refined, it does not pass
+        (0.85, 1.0, 0.95, "recipe"),  # it passes, and is no better
+        (0.7, 1.0, 0.95, "refined"),  # the first does not pass
+        (0.7, 0.7, 0.5, "full_prompt"),
+    ],
+)
+def test_one_that_serves_is_refined_where_it_agrees_too_seldom(
+    first: float, second: float, before: float, way: str
+) -> None:
+    gate = replace(GATE, min_agreement=0.75, refine_below=0.9)
+    task = outcome(0.9, 0.9, agreements=(first, second), before=before)
+    assert task.served(gate) == way
 
 
 def test_what_cannot_be_measured_keeps_its_prompt() -> None:
@@ -83,8 +109,7 @@ def test_checkpoints_are_evaluated_by_the_gates_they_are_served_with(
     config: str, gate: Gate
 ) -> None:
     model = yaml.safe_load((ROOT / config).read_text("utf-8"))["edge_models"][0]
-    bars = Gate(max_doubt=model["max_doubt"], min_agreement=model.get("min_agreement", 0.0))
-    assert bars == gate
+    assert EdgeModelSettings(**model).bars == gate
 
 
 def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
