@@ -6,7 +6,7 @@ from typing import Final
 from starlette.types import Message, Send
 
 from loragen.clocks import Place
-from loragen.errors import InvalidRequest, LimitExceeded, LoragenError
+from loragen.errors import InvalidRequest, LimitExceeded
 from loragen.limits import Level, excess
 from loragen.task import Task
 from loragen.tenants import Tenant
@@ -31,6 +31,7 @@ class Visit:
         self._admission = entry.admission
         self._tokens = entry.admission.tokens
         self._reserving: asyncio.Task[Reservation | None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     @classmethod
     async def begin(cls, tenant: Tenant, gatekeeper: Gatekeeper) -> "Visit":
@@ -71,31 +72,36 @@ class Visit:
                 "lower max_tokens",
                 param="max_tokens",
             )
-        # Apart from the request: where that ends meanwhile, Redis may have counted all the same.
+        # Apart from the request, and awaited as it leaves: where it ends meanwhile, Redis may have
+        # counted all the same.
         self._reserving = asyncio.create_task(self._gatekeeper.reserve(self.tenant, tokens))
         reservation = await asyncio.shield(self._reserving)
         if reservation is not None:
             self._tokens = reservation.level
 
     async def leave(self) -> None:
-        """Give back what the request held and did not use; called again, it does nothing."""
-        lease, self._lease = self._lease, None
-        reservation = await self._reserved()
-        if reservation is not None and self.tally.is_known:
-            used = self.tally.prompt_tokens + self.tally.generated_tokens
-            await self._gatekeeper.settle(self.tenant, reservation, used=used)
-        if lease is not None:
-            await self._gatekeeper.leave(self.tenant, lease)
+        """Give back what the request held and did not use, once; whoever waits may be cancelled."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        try:
+            reservation = await self._reserved()
+            if reservation is not None and self.tally.is_known:
+                used = self.tally.prompt_tokens + self.tally.generated_tokens
+                await self._gatekeeper.settle(self.tenant, reservation, used=used)
+        finally:
+            if self._lease is not None:
+                await self._gatekeeper.leave(self.tenant, self._lease)
 
     async def _reserved(self) -> Reservation | None:
-        """Return what the request took, once."""
-        reserving, self._reserving = self._reserving, None
-        if reserving is None:
+        """Return what the request took, as soon as that is known; nothing if it was refused."""
+        if self._reserving is None:
             return None
-        try:
-            return await reserving
-        except LoragenError:  # it was refused
-            return None
+        await asyncio.wait([self._reserving])
+        failed = self._reserving.cancelled() or self._reserving.exception() is not None
+        return None if failed else self._reserving.result()
 
     def sending(self, send: Send) -> Send:
         """Return how the answer is sent: with the limits in its headers.

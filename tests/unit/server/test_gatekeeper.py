@@ -128,6 +128,49 @@ async def test_a_request_that_ends_while_its_tokens_are_counted_costs_none(
     assert await left(bench, tokens_per_minute=100) == "100"
 
 
+async def test_who_waits_for_a_visit_to_end_may_go_and_it_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    limits = {"tokens_per_minute": 100, "concurrent_requests": 1}
+    visit = await bench.visit(**limits)
+    await visit.reserve(estimate(20, 60))
+    visit.tally.void()
+    begun, answered = asyncio.Event(), asyncio.Event()
+    settle = bench.limiter.settle
+
+    async def slow(*args: Any, **settings: Any) -> None:
+        begun.set()
+        await answered.wait()
+        await settle(*args, **settings)
+
+    monkeypatch.setattr(bench.limiter, "settle", slow)
+    sending = asyncio.create_task(visit.leave())
+    await begun.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    answered.set()
+    await visit.leave()
+    assert (await bench.visit(**limits)).refused is None
+    assert await left(bench, **limits) == "100"
+
+
+async def test_a_place_is_free_again_whatever_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    limits = {"tokens_per_minute": 100, "concurrent_requests": 1}
+    visit = await bench.visit(**limits)
+
+    async def broken(*_: Any, **__: Any) -> Taken:
+        raise RuntimeError("an answer of another shape")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.limiter, "take", broken)
+        with pytest.raises(RuntimeError, match="another shape"):
+            await visit.reserve(estimate(20, 60))
+    await visit.leave()
+    assert (await bench.visit(**limits)).refused is None
+
+
 async def test_a_request_of_which_nobody_knows_what_it_cost_costs_all_it_could() -> None:
     bench = Bench()
     visit = await bench.visit(tokens_per_minute=100)
