@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SEALED: Final = ("prompt", "tools", "probes", "refined", "spare_refined")
 FIELDS: Final = ("record", *SEALED)
-_DAMAGED: Final = "a stored task cannot be read"
+_DAMAGED: Final = "task {!r} cannot be read in the store"
 
 
 def place(key: str, field: str) -> str:
@@ -50,7 +50,7 @@ def load_record(tenant: str, task_id: str, data: bytes | str) -> TaskRecord:
     try:
         record = _parsed(data)
     except (ValidationError, ValueError) as error:
-        raise TaskDamaged(_DAMAGED) from error
+        raise TaskDamaged(_DAMAGED.format(task_id)) from error
     _require(record, tenant, task_id)
     return record
 
@@ -115,9 +115,10 @@ def load_task(
             spare_refined=_refined(opened, "spare_refined"),
         )
     except SealUnknown as error:
-        raise TaskDamaged(f"{_DAMAGED}: {error.message}, which is not held here") from error
+        reason = f"{error.message}, which is not held here"
+        raise TaskDamaged(f"{_DAMAGED.format(task_id)}: {reason}") from error
     except (SealBroken, ValidationError, TypeError, ValueError) as error:
-        raise TaskDamaged(_DAMAGED) from error
+        raise TaskDamaged(_DAMAGED.format(task_id)) from error
     _require(task, tenant, task_id)
     return task
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _KEY_CHARS: Final = 32
 """128 bits tell a tenant's recipes apart; what is found is checked by its content."""
+_MENDS: Final = 2
+"""Times that damaged bytes are written over before the store is given up."""
 
 
 class RecipeTier:
@@ -42,8 +44,14 @@ class RecipeTier:
                 return recipe
         return None
 
-    async def put(self, task: Task, ref: RecipeRef, recipe: Recipe) -> Recipe:
-        """Store a recipe and return the one that is there: another gateway's, if it was first."""
+    async def put(
+        self, task: Task, ref: RecipeRef, recipe: Recipe, *, mends: int = _MENDS
+    ) -> Recipe:
+        """Store a recipe and return the one that is there: another gateway's, if it was first.
+
+        Raises:
+            StoreUnavailable: Redis is away, gives two, or keeps nothing that can be read.
+        """
         key = self.keys(task, ref)[0]
         first = await self._store.put_recipe(key, recipe.data)
         if first == recipe.data:
@@ -60,8 +68,11 @@ class RecipeTier:
             raise StoreUnavailable("the store gave two recipes of one task", retry_after=1.0)
         if (kept := _intact(first, recipe.pool_id)) is not None:
             return kept
+        if not mends:
+            raise StoreUnavailable("the store keeps no recipe of one task", retry_after=1.0)
         await self._drop_damaged(key, task)
-        return await self.put(task, ref, recipe)  # another gateway may mend it at the same time
+        # Another gateway may mend it at the same time.
+        return await self.put(task, ref, recipe, mends=mends - 1)
 
     async def renew(self, task: TaskRecord, ref: RecipeRef) -> int:
         """Let a recipe be found and sealed by the newest versions; 1 if that was to be done."""

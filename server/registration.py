@@ -1,11 +1,13 @@
 """Registration: a prompt becomes a task of its tenant, or is found to be one; and its end."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
-from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskNotFound
+from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskDamaged, TaskNotFound
 from loragen.names import taken
-from loragen.task import Task
+from loragen.task import Task, TaskRecord
 from loragen.tools import canonical_tools
 from server.prompt_tokens import count_prompt_tokens
 from server.requests import TaskFields
@@ -100,21 +102,38 @@ async def remove(task: Task, parts: Services) -> None:
 
 
 async def remove_unreadable(tenant: str, task_id: str, parts: Services) -> None:
-    """Remove a task that Redis does not give whole, with what its id leads to.
+    """Remove a task that Redis does not give whole, with what is known of it.
 
-    A recipe that only its record led to is out of reach from then on, and expires.
+    A recipe that only a damaged record led to stays until it expires.
 
     Raises:
         TaskNotFound: it is gone already.
     """
-    await _forget_id(tenant, task_id, parts)
+    with suppress(TaskDamaged):  # a reply to another request looks like damage, once
+        task = await parts.store.get(tenant, task_id)
+        if task is not None:
+            return await remove(task, parts)
+    record = await _record(tenant, task_id, parts)
+    models = parts.dispatcher.edge_models if record is None else (record.edge_model,)
+    await _forget_id(tenant, task_id, models, parts)
+    if record is not None:
+        await parts.resolver.delete_recipes(record)
     deleted = await parts.store.delete(tenant, task_id)
     await parts.resolver.invalidate(tenant, task_id)
-    await _forget_id(tenant, task_id, parts)
+    await _forget_id(tenant, task_id, models, parts)
     if deleted is None:
         raise TaskNotFound(f"no task {task_id!r}", param="task_id")
     if deleted.record is not None:
         await parts.resolver.delete_recipes(deleted.record)
+    return None
+
+
+async def _record(tenant: str, task_id: str, parts: Services) -> TaskRecord | None:
+    """Return a task's record, which may be whole where its prompt is not."""
+    try:
+        return (await parts.store.records(tenant, [task_id])).get(task_id)
+    except TaskDamaged:
+        return None
 
 
 async def _forget(task: Task, parts: Services) -> None:
@@ -125,11 +144,11 @@ async def _forget(task: Task, parts: Services) -> None:
     await parts.usage.forget_task(task.tenant, task.id, model=task.edge_model, today=today())
 
 
-async def _forget_id(tenant: str, task_id: str, parts: Services) -> None:
-    """Remove what names a task of which no more than its id is known."""
+async def _forget_id(tenant: str, task_id: str, models: Sequence[str], parts: Services) -> None:
+    """Remove what names a task that cannot be read, and is of one of these edge models."""
     await parts.names.forget_task(tenant, task_id)
     await parts.sightings.forget(tenant, task_id)
-    for model in parts.dispatcher.edge_models:
+    for model in models:
         await parts.usage.forget_task(tenant, task_id, model=model, today=today())
 
 

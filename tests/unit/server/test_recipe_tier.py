@@ -109,6 +109,18 @@ async def test_a_damaged_recipe_that_two_gateways_mend_is_for_both_what_is_store
     assert await store.get_recipe(key) == OTHER.data
 
 
+async def test_a_store_that_damages_all_it_is_given_is_given_up(
+    store: MixedUpStore, tier: RecipeTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(*_: str | bytes) -> bytes:
+        return OWN.data[:20]
+
+    monkeypatch.setattr(store, "put_recipe", damaged)
+    monkeypatch.setattr(store, "get_recipe", damaged)
+    with pytest.raises(StoreUnavailable, match="keeps no recipe"):
+        await tier.put(TASK, OWN_REF, OWN)
+
+
 async def test_a_first_recipe_that_is_evicted_before_the_second_look_is_no_mix_up(
     store: MixedUpStore, tier: RecipeTier
 ) -> None:
