@@ -79,6 +79,7 @@ def ask(desk: Desk, entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "kind": entry["kind"],
         "mode": "prompt" if recipe is None else "compiled",
+        "is_one_pass": choice.is_one_pass,
         "reason": reason,
         "fidelity": first and first.score,
         "doubt": first and first.doubt,

@@ -89,7 +89,7 @@ def bootstrap_pool(
     ],
     columns: Annotated[
         int, typer.Option(help="Experts per linear, up to 256: more say more and cost more.")
-    ] = 64,
+    ] = 128,
     compiled_template: Annotated[
         str | None,
         typer.Option(help="As edge_models[].compiled_template, where that is set: family or file."),

@@ -71,20 +71,21 @@ class EdgeModelSettings(Section):
         "a recipe to serve, beside the task's `min_fidelity`. For models that answer in a few "
         "words; long answers differ somewhere.",
     )
-    refine_below: float = Field(
+    refine_below_agreement: float = Field(
         0.0,
         ge=0,
         le=1,
         description="A new recipe whose share of such answers is less is refined by itself although"
         " it serves, and the better of the two serves from then on. Of use above `min_agreement`.",
     )
-    refine_from: float = Field(
+    refine_from_fidelity: float = Field(
         REFINE_FROM,
         ge=0,
         le=1,
         description="Least fidelity of a new recipe, on messages that the model made up, for it to "
         "be refined by itself: a prompt of whose effect it recovers less was misread by the "
-        "generator, and is perhaps not followed by the model either.",
+        "generator, and is perhaps not followed by the model either. At 0 even those are refined "
+        "that do harm.",
     )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
@@ -167,8 +168,8 @@ class EdgeModelSettings(Section):
         return Gate(
             max_doubt=self.max_doubt,
             min_agreement=self.min_agreement,
-            refine_below=self.refine_below,
-            refine_from=self.refine_from,
+            refine_below_agreement=self.refine_below_agreement,
+            refine_from_fidelity=self.refine_from_fidelity,
         )
 
     @property
@@ -214,4 +215,13 @@ class EdgeModelSettings(Section):
             raise ValueError("next_generator: there is no generator to upgrade")
         if self.next_worker_service is not None and self.worker_service is None:
             raise ValueError("next_worker_service goes with worker_service")
+        return self
+
+    @model_validator(mode="after")
+    def _bars_in_order(self) -> Self:
+        if 0 < self.refine_below_agreement <= self.min_agreement:
+            raise ValueError(
+                "refine_below_agreement: what agrees less often than min_agreement is refined "
+                "anyway; name a higher share, or leave it out"
+            )
         return self

@@ -21,16 +21,16 @@ class Gate:
     A `min_fidelity` of 0 lets everything pass; a `max_doubt` of None asks nothing of doubt, which
     is in nats per token. `min_agreement` is the least share of answers that are the prompt's word
     for word: one wrong token of an answer costs little fidelity, and all of its use. A recipe that
-    passes is still refined where its agreement is less than `refine_below`. One whose fidelity is
-    less than `refine_from`, on messages that the model made up, is not refined: its generator
-    misread the prompt, as it does with kinds that neither model learnt.
+    passes is still refined where its agreement is less than `refine_below_agreement`. One whose
+    fidelity is less than `refine_from_fidelity`, on messages that the model made up, is not: its
+    generator misread the prompt, as it does with kinds that neither model learnt.
     """
 
     min_fidelity: float = MIN_FIDELITY
     max_doubt: float | None = None
     min_agreement: float = 0.0
-    refine_below: float = 0.0
-    refine_from: float = REFINE_FROM
+    refine_below_agreement: float = 0.0
+    refine_from_fidelity: float = REFINE_FROM
 
     def refusal(
         self, fidelity: float | None, doubt: float | None, agreement: float | None
@@ -51,7 +51,7 @@ class Gate:
         agrees = agreement is None or agreement >= self.min_agreement
         return None if fidelity >= self.min_fidelity and agrees else "low_fidelity"
 
-    def is_mendable(
+    def is_to_be_refined(
         self,
         fidelity: float | None,
         doubt: float | None,
@@ -67,7 +67,7 @@ class Gate:
         refusal = self.refusal(fidelity, doubt, agreement)
         if self.min_fidelity <= 0 or fidelity is None or refusal not in (None, "low_fidelity"):
             return False
-        is_enough = agreement is None or agreement >= self.refine_below
+        is_enough = agreement is None or agreement >= self.refine_below_agreement
         if refusal is None and is_enough:
             return False
-        return fidelity >= self.refine_from or not is_made_up
+        return fidelity >= self.refine_from_fidelity or not is_made_up

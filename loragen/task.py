@@ -57,9 +57,9 @@ class Policy(BaseModel):
     )
     refine: Literal["auto", "manual"] = Field(
         "auto",
-        description="auto: refine the task when a measure withholds its recipe as low_fidelity, "
-        "but not one of little use on made-up messages, or finds less agreement than the operator "
-        "wants; manual: only when asked.",
+        description="auto: refine the task when a measure withholds its recipe as low_fidelity or "
+        "finds less agreement than the operator wants, unless the recipe is of little use on "
+        "made-up messages; manual: only when asked.",
     )
     shadow: Literal["allow", "never"] = Field(
         "allow",

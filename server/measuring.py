@@ -1,4 +1,4 @@
-"""Measuring: every new recipe is measured in the background; what is worth too little is refined.
+"""Measuring: every new recipe is measured in the background, and refined if that may help.
 
 Of all gateways one measures a task, under a lease. When it dies its lease ends, and a later request
 to the task begins another.
@@ -151,7 +151,7 @@ class Measuring:
                     return  # another gateway measures it, or has died within the last seconds
                 async with keep(self._shared.leases, lease, token):
                     measured = await self._measured(tenant, task_id, pool_id, live)
-            if measured is not None and self._standing.is_mendable(measured):
+            if measured is not None and self._standing.is_to_be_refined(measured):
                 await self._refine(measured, live)
         except LoragenError as error:
             metrics.MEASURES.labels("failed").inc()
@@ -233,10 +233,12 @@ class Measuring:
         return changed
 
     async def _refine(self, task: Task, live: Sequence[ProbeText]) -> None:
-        if task.policy.refine != "auto":
+        serves = self._standing.withheld(task) is None
+        if task.policy.refine != "auto" or (serves and self._refinement.is_busy):
             return
+        pool_id = None if task.recipe is None else task.recipe.pool_id
         with suppress(LoragenError):  # somebody is refining it, or the refiner is away
-            await self._refinement.start(task, live or task.probes)
+            await self._refinement.start(task, live or task.probes, pool_id=pool_id)
 
     def _count(self, task: Task, measurement: Measurement) -> None:
         withheld = self._standing.withheld(task)

@@ -67,8 +67,18 @@ class Refinement:
         """Whether tasks of an edge model can be refined."""
         return edge_model in self._generators
 
-    async def start(self, task: Task, probes: Sequence[ProbeText]) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether refines wait for their turn: what can be left had better be."""
+        return len(self._running) >= _AT_ONCE
+
+    async def start(
+        self, task: Task, probes: Sequence[ProbeText], *, pool_id: str | None = None
+    ) -> None:
         """Begin to refine a task on these probes; without any, on self-generated ones.
+
+        Its recipe for a given pool is refined, else the one that serves, which is compiled if there
+        is none.
 
         Raises:
             InvalidRequest: its edge model has no pool.
@@ -86,7 +96,7 @@ class Refinement:
             _lease(task.tenant, task.id), token, seconds=LEASE_SECONDS
         ):
             raise Conflict(f"task {task.id!r} is being refined")
-        running = asyncio.create_task(self._refine(task, probes, generator, token))
+        running = asyncio.create_task(self._refine(task, probes, generator, token, pool_id))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
@@ -100,12 +110,18 @@ class Refinement:
         await end(list(self._running), again_seconds=JOB_ENDS_SECONDS)
 
     async def _refine(
-        self, task: Task, probes: Sequence[ProbeText], generator: Generator, token: str
+        self,
+        task: Task,
+        probes: Sequence[ProbeText],
+        generator: Generator,
+        token: str,
+        pool_id: str | None,
     ) -> None:
         started = time.monotonic()
         try:
             async with keep(self._shared.leases, _lease(task.tenant, task.id), token):
-                outcome = await self._refined(task, probes, generator, started)
+                resolved = await self._start_of(task, pool_id)
+                outcome = await self._refined(resolved, probes, generator, started)
                 _count(outcome, seconds=time.monotonic() - started)
         except LoragenError as error:  # deleted meanwhile, or Redis is away: nowhere to say it
             logger.warning("refine lost", extra={"task_id": task.id, "code": error.code})
@@ -115,12 +131,25 @@ class Refinement:
             extra={"task_id": task.id, "status": outcome.status, "reason": outcome.reason},
         )
 
-    async def _refined(
-        self, task: Task, probes: Sequence[ProbeText], generator: Generator, started: float
-    ) -> RefineOutcome:
+    async def _start_of(self, task: Task, pool_id: str | None) -> Resolved:
+        """Return the task with the recipe that a refine begins from."""
+        if pool_id is not None:
+            found = await self._resolver.on_pool(task.tenant, task.id, pool_id)
+            if found.recipe is not None:
+                return found
         resolved = await self._resolver.resolve(task.tenant, task.id)
         if resolved.recipe is None:  # one more try: it may be compiling, or have been unlucky
             resolved = await self._resolver.compile(resolved.task)
+        return resolved
+
+    async def _refined(
+        self,
+        resolved: Resolved,
+        probes: Sequence[ProbeText],
+        generator: Generator,
+        started: float,
+    ) -> RefineOutcome:
+        task = resolved.task
         try:
             async with self._turns.turn(task.tenant):
                 try:

@@ -31,7 +31,7 @@ class Standing:
             return "not_measured" if task.is_on_probation(bars) else None
         return reason
 
-    def is_mendable(self, task: Task) -> bool:
+    def is_to_be_refined(self, task: Task) -> bool:
         """Whether a task that was just measured is refined by itself.
 
         One that live messages measure again and that passes is not: it was refined, or is as good
@@ -42,9 +42,11 @@ class Standing:
             return False
         bars = self._bars_of(task)
         if found.by == "shadow":
-            bars = replace(bars, refine_below=0.0)
+            bars = replace(bars, refine_below_agreement=0.0)
         is_made_up = found.by == "measure" and not task.probes
-        return bars.is_mendable(found.fidelity, found.doubt, found.agreement, is_made_up=is_made_up)
+        return bars.is_to_be_refined(
+            found.fidelity, found.doubt, found.agreement, is_made_up=is_made_up
+        )
 
     def passes(self, task: Task, measurement: Measurement) -> bool:
         """Whether a recipe of a task with this measurement would serve it."""

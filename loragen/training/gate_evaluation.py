@@ -37,7 +37,7 @@ from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.template import FILE_NAME, CompiledTemplate
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gated import is_better, is_mendable, refuse
+from loragen.training.gated import is_better, is_to_be_refined, refuse
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import question_batch
 from loragen.training.resampling import interval
@@ -45,9 +45,10 @@ from loragen.training.resampling import interval
 logger = logging.getLogger(__name__)
 
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
-DOUBTS: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2)
+DOUBTS: Final = (0.01, 0.02, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2)
 AGREEMENTS: Final = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
-REFINES: Final = (0.0, 0.8, 0.85, 0.9, 0.95, 1.0)
+REFINES_BELOW: Final = (0.0, 0.8, 0.85, 0.9, 0.95, 1.0)
+REFINES_FROM: Final = (0.05, 0.3, 0.5, 0.6, 0.7, 0.8)
 REFINED_AT_ONCE: Final = 32
 
 Figures = dict[str, Any]
@@ -79,7 +80,7 @@ class Outcome:
         if self.first is None:
             return "full_prompt"
         as_made = "recipe" if refuse(gate, self.first) is None else "full_prompt"
-        if self.second is None or not is_mendable(gate, self.first):
+        if self.second is None or not is_to_be_refined(gate, self.first):
             return as_made
         return "refined" if is_better(gate, self.first, *self.second) else as_made
 
@@ -123,7 +124,8 @@ class GateEvaluator:
             "min_fidelity": gate.min_fidelity,
             "max_doubt": gate.max_doubt,
             "min_agreement": gate.min_agreement,
-            "refine_below": gate.refine_below,
+            "refine_below_agreement": gate.refine_below_agreement,
+            "refine_from_fidelity": gate.refine_from_fidelity,
             "ways": dict(Counter(outcome.served(gate) for outcome in outcomes)),
             "not_measurable": sum(not outcome.is_measurable for outcome in outcomes),
             "by_threshold": {
@@ -136,10 +138,12 @@ class GateEvaluator:
                 str(bar): _gate(outcomes, replace(gate, min_agreement=bar)) for bar in AGREEMENTS
             },
             "by_refine_below": {
-                str(bar): _gate(outcomes, replace(gate, refine_below=bar)) for bar in REFINES
+                str(bar): _gate(outcomes, replace(gate, refine_below_agreement=bar))
+                for bar in REFINES_BELOW
             },
             "by_refine_from": {
-                str(bar): _gate(outcomes, replace(gate, refine_from=bar)) for bar in THRESHOLDS
+                str(bar): _gate(outcomes, replace(gate, refine_from_fidelity=bar))
+                for bar in REFINES_FROM
             },
             "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
             "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),

@@ -11,7 +11,9 @@ from loragen.recipe import Recipe
 
 SMALL_GATE: Final = Gate(max_doubt=0.04)
 """The gate of the small checkpoint, as `config/small.yaml` sets it."""
-DEMO_GATE: Final = Gate(max_doubt=0.075, min_agreement=0.75, refine_below=0.9, refine_from=0.6)
+DEMO_GATE: Final = Gate(
+    max_doubt=0.075, min_agreement=0.75, refine_below_agreement=0.9, refine_from_fidelity=0.6
+)
 """The gate of the demo checkpoint, as `config/demo.yaml` sets it."""
 
 
@@ -40,7 +42,7 @@ def choose(refiner: Refiner, prompt: str, recipe: Recipe, gate: Gate) -> Choice:
     as_made = Choice(
         recipe if refusal is None else None, first, refusal=refusal, is_one_pass=refusal is None
     )
-    if not is_mendable(gate, first):
+    if not is_to_be_refined(gate, first):
         return as_made
     try:
         lesson = refiner.lesson(prompt, None, start=recipe)
@@ -49,7 +51,10 @@ def choose(refiner: Refiner, prompt: str, recipe: Recipe, gate: Gate) -> Choice:
     refined = refiner.examine(lesson, *refiner.fit([lesson]))
     if is_better(gate, first, refined.before, refined.after):
         return Choice(refined.recipe, first, refined.after)
-    return replace(as_made, second=refined.after, refusal=refusal and refuse(gate, refined.after))
+    # Where neither passes a server keeps the better one, and says what that is refused for.
+    is_worse = (refined.after.score or 0.0) <= (refined.before.score or 0.0)
+    reason = refusal if refusal is None or is_worse else refuse(gate, refined.after)
+    return replace(as_made, second=refined.after, refusal=reason)
 
 
 def refuse(gate: Gate, fidelity: Fidelity) -> Refusal | None:
@@ -57,9 +62,9 @@ def refuse(gate: Gate, fidelity: Fidelity) -> Refusal | None:
     return gate.refusal(fidelity.score, fidelity.doubt, fidelity.agreement)
 
 
-def is_mendable(gate: Gate, fidelity: Fidelity) -> bool:
+def is_to_be_refined(gate: Gate, fidelity: Fidelity) -> bool:
     """Whether a server refines a task by itself whose recipe has this fidelity."""
-    return gate.is_mendable(fidelity.score, fidelity.doubt, fidelity.agreement)
+    return gate.is_to_be_refined(fidelity.score, fidelity.doubt, fidelity.agreement)
 
 
 def is_better(gate: Gate, first: Fidelity, before: Fidelity, after: Fidelity) -> bool:

@@ -28,7 +28,7 @@ from loragen.suite.tenants import TENANTS
 from loragen.training.batches import Renderer
 from loragen.training.checkpoint import Layout
 from loragen.training.gate_evaluation import load_refiner
-from loragen.training.gated import DEMO_GATE, SMALL_GATE, Choice, choose, refuse
+from loragen.training.gated import DEMO_GATE, SMALL_GATE, Choice, choose, is_to_be_refined, refuse
 
 _CANDIDATES: Final = 200
 _MARGIN: Final = 0.1
@@ -54,11 +54,14 @@ class Show:
     def bars(self, margin: float) -> Gate:
         """Return the gate, higher or lower: other machines draw other probes than this one."""
         doubt, agreement = self.gate.max_doubt, self.gate.min_agreement
+        below = self.gate.refine_below_agreement
         return replace(
             self.gate,
             min_fidelity=self.gate.min_fidelity + margin,
             max_doubt=None if doubt is None else doubt * (1 - 4 * margin),
             min_agreement=min(1.0, agreement + margin) if agreement else 0.0,
+            refine_below_agreement=min(1.0, below + margin) if below else 0.0,
+            refine_from_fidelity=self.gate.refine_from_fidelity + margin,
         )
 
 
@@ -175,8 +178,10 @@ def _find_working(family: Family, stage: Stage) -> dict[str, str]:
         if answers != [turn.answer for turn in turns]:
             continue
         first = stage.choose(prompt.text).first
-        if first is not None and refuse(stage.show.bars(_MARGIN), first) is None:
-            return _shown(prompt.text, turns[0])
+        bars = stage.show.bars(_MARGIN)
+        if first is None or refuse(bars, first) or is_to_be_refined(bars, first):
+            continue
+        return _shown(prompt.text, turns[0])
     raise RuntimeError(f"no prompt of family {family.name} works: train again")
 
 
@@ -194,6 +199,8 @@ def _find_refined(stage: Stage) -> dict[str, str]:
         is_sure = refuse(stage.show.bars(_MARGIN / 4), first) == "low_fidelity"
         is_low = refuse(stage.show.bars(-_MARGIN), first) == "low_fidelity"
         if not (is_sure and is_low) or refuse(stage.show.bars(_MARGIN), second):
+            continue
+        if not is_to_be_refined(stage.show.bars(_MARGIN / 4), first):
             continue
         if stage.compiled_answers(choice.recipe, [turn.question]) == [turn.answer]:
             return _shown(prompt.text, turn)

@@ -101,7 +101,7 @@ def test_one_that_serves_is_refined_too_where_the_model_asks_it_and_the_better_s
     valkey: Valkey, namespace: str, after: float, kept: float
 ) -> None:
     store = redis_store(valkey.url, namespace)
-    edge = {"min_agreement": 0.75, "refine_below": 0.9}
+    edge = {"min_agreement": 0.75, "refine_below_agreement": 0.9}
     with gateway(store, namespace, server=ON, edge=edge) as gate:
         gate.generator.measured = (0.92, 0.8)
         gate.generator.fidelities = (0.9, after)
@@ -216,7 +216,9 @@ def test_refining_is_judged_by_the_gate_before_fidelity(valkey: Valkey, namespac
         assert mode(gate, task_id) == ("compiled", None)
 
 
-def test_a_recipe_that_does_harm_is_refined_only_when_somebody_asks(gate: Gateway) -> None:
+def test_a_recipe_of_a_prompt_that_was_misread_is_refined_only_when_somebody_asks(
+    gate: Gateway,
+) -> None:
     gate.generator.measured, gate.generator.does_harm = (0.0, 0.0), True
     task_id = gate.create(PROMPT)["id"]
     measured(gate, task_id)

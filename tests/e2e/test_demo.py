@@ -13,14 +13,14 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 180.0
 """Seconds; the refiner loads the edge model at its first measure."""
+(EDGE,) = yaml.safe_load((ROOT / "config/demo.yaml").read_text("utf-8"))["edge_models"]
 EXAMPLES: dict[str, Any] = json.loads((ROOT / "checkpoints/demo/prompts.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    (model,) = yaml.safe_load((ROOT / "config/demo.yaml").read_text("utf-8"))["edge_models"]
-    paths = {name: str(ROOT / model[name]) for name in ("model", "generator")}
-    running = Stack(tmp_path_factory.mktemp("demo"), first=model | paths, measure=True)
+    paths = {name: str(ROOT / EDGE[name]) for name in ("model", "generator")}
+    running = Stack(tmp_path_factory.mktemp("demo"), first=EDGE | paths, measure=True)
     try:
         running.wait_ready()
         yield running
@@ -37,7 +37,8 @@ def settled(stack: Stack, prompt: str) -> dict[str, Any]:
         return shown
 
     wait_until(lambda: task()["measured"], PATIENCE)
-    if task()["fallback_reason"] == "low_fidelity":
+    needs = task()["agreement"] < EDGE["refine_below_agreement"]
+    if task()["fallback_reason"] == "low_fidelity" or (task()["status"] == "ready" and needs):
         ends = ("done", "kept", "failed")
         wait_until(lambda: (task()["refine"] or {}).get("status") in ends, PATIENCE)
     return task()

@@ -38,7 +38,7 @@ def test_doubt_and_agreement_count_only_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fidelity", "doubt", "agreement", "is_made_up", "is_mendable"),
+    ("fidelity", "doubt", "agreement", "is_made_up", "is_to_be_refined"),
     [
         (0.9, 0.1, 0.9, True, False),
         (0.9, 0.1, 0.89, True, True),  # it serves, and may become better
@@ -57,12 +57,14 @@ def test_what_is_refined_by_itself(
     doubt: float | None,
     agreement: float | None,
     is_made_up: bool,
-    is_mendable: bool,
+    is_to_be_refined: bool,
 ) -> None:
-    gate = Gate(0.8, max_doubt=0.1, min_agreement=0.7, refine_below=0.9, refine_from=0.6)
-    found = gate.is_mendable(fidelity, doubt, agreement, is_made_up=is_made_up)
-    assert found == is_mendable
-    assert not replace(gate, min_fidelity=0.0).is_mendable(0.1, 0.0, 0.0)
+    gate = Gate(
+        0.8, max_doubt=0.1, min_agreement=0.7, refine_below_agreement=0.9, refine_from_fidelity=0.6
+    )
+    found = gate.is_to_be_refined(fidelity, doubt, agreement, is_made_up=is_made_up)
+    assert found == is_to_be_refined
+    assert not replace(gate, min_fidelity=0.0).is_to_be_refined(0.1, 0.0, 0.0)
 
 
 def task(measurement: Measurement | None) -> Task:

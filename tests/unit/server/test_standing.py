@@ -11,7 +11,7 @@ from loragen.wire import ProbeText
 from server.standing import Standing
 from tests.contract.store_contract import REF, task_of
 
-BARS = Gate(max_doubt=0.1, min_agreement=0.75, refine_below=0.9, refine_from=0.6)
+BARS = Gate(max_doubt=0.1, min_agreement=0.75, refine_below_agreement=0.9, refine_from_fidelity=0.6)
 PROBES = tuple(ProbeText(input=f"question {number}") for number in range(8))
 
 
@@ -23,7 +23,7 @@ def measured(
 
 
 @pytest.mark.parametrize(
-    ("task", "is_mendable"),
+    ("task", "is_to_be_refined"),
     [
         (measured("measure", 0.9, 0.9), False),
         (measured("measure", 0.8, 0.9), True),
@@ -38,7 +38,7 @@ def measured(
     ],
 )
 def test_a_new_recipe_is_refined_that_agrees_too_seldom_and_a_serving_one_that_drifts(
-    task: Task, is_mendable: bool
+    task: Task, is_to_be_refined: bool
 ) -> None:
     standing = Standing({task.edge_model: BARS}, measured=(task.edge_model,))
-    assert standing.is_mendable(task) == is_mendable
+    assert standing.is_to_be_refined(task) == is_to_be_refined

@@ -67,7 +67,7 @@ def test_the_gate_serves_as_the_gateway_does(
 def test_a_recipe_of_no_use_is_not_refined_by_itself() -> None:
     assert outcome(0.1, 0.9).served(GATE) == "refined"
     assert outcome(0.0, 0.9).served(GATE) == "full_prompt"
-    assert outcome(0.5, 0.9).served(replace(GATE, refine_from=0.6)) == "full_prompt"
+    assert outcome(0.5, 0.9).served(replace(GATE, refine_from_fidelity=0.6)) == "full_prompt"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_recipe_of_no_use_is_not_refined_by_itself() -> None:
 def test_one_that_serves_is_refined_where_it_agrees_too_seldom(
     first: float, second: float, before: float, way: str
 ) -> None:
-    gate = replace(GATE, min_agreement=0.75, refine_below=0.9)
+    gate = replace(GATE, min_agreement=0.75, refine_below_agreement=0.9)
     task = outcome(0.9, 0.9, agreements=(first, second), before=before)
     assert task.served(gate) == way
 
