@@ -159,6 +159,22 @@ def test_a_switch_and_a_rollback_are_seen_by_all_gateways_within_two_seconds(
     assert old.refused + new.refused == 0
 
 
+def test_what_is_measured_for_the_coming_pool_is_refined_for_that(
+    valkey: Valkey, namespace: str, old: FakeWorker, new: FakeWorker
+) -> None:
+    shared = redis_shared(valkey.url, namespace)
+    with gateway(shared, namespace, workers=[old, new], server={"measure": True}) as gate:
+        gate.generator.more_pools = (NEW_POOL,)
+        task_id = gate.create(PROMPT)["id"]
+        wait_until(lambda: gate.http.get(f"/v1/tasks/{task_id}").json()["measured"])
+        gate.generator.measured = (0.5, 0.5)
+        agree(valkey, namespace, serving=POOL_ID, coming=NEW_POOL)
+        wait_until(lambda: len(gate.generator.refines) == 1)
+        start = gate.generator.refines[0].start
+        assert start == recipe_of(PROMPT, pool_id=NEW_POOL).text
+        assert used(gate, task_id) == recipe_of(PROMPT).id
+
+
 def test_a_task_of_a_pool_without_workers_has_its_prompt_until_it_is_compiled_again(
     valkey: Valkey, namespace: str, old: FakeWorker, new: FakeWorker
 ) -> None:
