@@ -74,6 +74,7 @@ def _late(name: str, steps: int, **settings: Any) -> Phase:
 
 
 _HARDEST: Final = ("areas", "scope", "tools")
+_TABLES: Final = ("routes", "glossary", "directory", "tools", "keyed", "wrapped", "opened", "ended")
 
 PHASES: Final = (
     _early("pairs", style=0, steps=800, until=0.9),
@@ -94,6 +95,19 @@ PHASES: Final = (
     _late("areas", 200, short_share=0.8, binding_share=0.8, bindings=("areas",), takes_mean=True),
     _late("areas or not", 250, short_share=0.4, binding_share=0.6, bindings=_HARDEST),
     _late("settled", 450, short_share=0.2, binding_share=0.2, decays=True, is_kept=True),
+    # Tables lose by it what they get back here.
+    _late(
+        "tables",
+        700,
+        short_share=0.2,
+        binding_share=0.4,
+        bindings=_TABLES,
+        decays=True,
+        is_kept=True,
+    ),
+    # Whether a name stands before or after what it is for is told by its bracket alone.
+    _late("tools", 250, short_share=0.8, binding_share=0.8, bindings=("tools",), takes_mean=True),
+    _late("tools and all", 250, short_share=0.3, binding_share=0.2, decays=True, is_kept=True),
 )
 
 
