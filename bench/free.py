@@ -1,9 +1,9 @@
 """`python -m bench.free`: how prompts like real tenants' fare, which no suite has.
 
 Each prompt of `free_prompts.json` comes with questions and what a right answer contains; those of
-`more_free_prompts.json` were written apart, to hold against them what the first ones led to. Each
-is compiled, measured and refined as the server would, and answered by the gate's choice and with
-the prompt in context.
+`more_free_prompts.json` and `later_free_prompts.json` were written apart, one after the other, to
+hold against them what the ones before led to. Each is compiled, measured and refined as the server
+would, and answered by the gate's choice and with the prompt in context.
 """
 
 import json

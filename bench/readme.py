@@ -5,6 +5,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,7 @@ import typer
 from bench.accuracy_page import gate, systems
 from bench.serving_page import table
 
+FREE: Final = ("free_prompts", "more_free_prompts", "later_free_prompts")
 RESULTS: Final = Path(__file__).parent / "results"
 README: Final = Path(__file__).parents[1] / "README.md"
 BLOCK: Final = re.compile(r"(<!-- figures:[^\n]*-->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -44,7 +46,7 @@ def render(text: str) -> str:
     parts = [
         evaluation(load("demo_eval"), load("small_eval")),
         served(load("served")),
-        free(load("free_prompts")),
+        free([load(name) for name in FREE]),
         footprint(load("footprint")),
         summary(load("serving_summary")),
         serving(load("serving")),
@@ -107,18 +109,23 @@ def served(results: dict[str, Any]) -> str:
     )
 
 
-def free(results: dict[str, Any]) -> str:
-    """Return what becomes of prompts that no suite has."""
-    rows = results["rows"]
+def free(sets: Sequence[dict[str, Any]]) -> str:
+    """Return what becomes of prompts that no suite has; the last were written after the bars."""
+    rows = [row for results in sets for row in results["rows"]]
+    compiled = [row for row in rows if row["mode"] == "compiled"]
+    wrong = sum(row["right"] < row["questions"] for row in compiled)
     right = sum(row["right_with_prompt"] for row in rows)
     questions = sum(row["questions"] for row in rows)
     unsure = sum(row["reason"] == "model_unsure" for row in rows)
+    last = sets[-1]
     return (
-        f"Prompts of other kinds: of {results['prompts']} written like real ones (`python -m "
-        f"bench.free`), under which the toy\nanswers {right} of {questions} questions right with "
-        f"the prompt in context, {results['compiled']} are served compiled and\n"
-        f"{results['compiled_and_wrong']} of these answer a question wrong; {unsure} keep their "
-        "prompts because the model is unsure of\nits own answers under them (`model_unsure`).\n"
+        f"Prompts of other kinds: of {len(rows)} written like real ones (`python -m bench.free`), "
+        f"under which the toy\nanswers {right} of {questions} questions right with "
+        f"the prompt in context, {len(compiled)} are served compiled and\n"
+        f"{wrong} of these answer a question wrong; {unsure} keep their "
+        "prompts because the model is unsure of\nits own answers under them (`model_unsure`). "
+        f"The last {last['prompts']} were written after the gate's bars were set:\n"
+        f"{last['compiled']} of them served compiled, {last['compiled_and_wrong']} wrong.\n"
     )
 
 
