@@ -83,3 +83,5 @@ class RefineOutcome(BaseModel):
     agreement_before: float | None = None
     agreement_after: float | None = None
     seconds: float | None = None
+    at: int | None = None
+    """When it ended, in Unix seconds."""

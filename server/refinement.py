@@ -161,7 +161,9 @@ class Refinement:
                     reply = await generator.refine(_request(resolved, probes))
             recipe = _checked(reply)
         except LoragenError as error:
-            failed = RefineOutcome(status="failed", reason=error.code, probes=len(probes))
+            failed = RefineOutcome(
+                status="failed", reason=error.code, probes=len(probes), at=int(time.time())
+            )
             pool_id = None if resolved.recipe is None else resolved.recipe.pool_id
             return await self._record(task, pool_id, lambda stored: {"refine": failed})
         start_id = None if resolved.recipe is None else resolved.recipe.id
@@ -219,6 +221,7 @@ class Refinement:
             agreement_before=reply.agreement_before,
             agreement_after=reply.agreement_after,
             seconds=seconds,
+            at=int(time.time()),
         )
         ref = stored.recipe
         if (None if ref is None else ref.id) != start_id:

@@ -1,8 +1,10 @@
 """Standing: whether a task is served by its recipe, by what was measured; and when that changes."""
 
 import logging
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Final
 
 from loragen import metrics
 from loragen.gate import Gate
@@ -11,14 +13,24 @@ from loragen.task import FallbackReason, Task, TaskRecord
 
 logger = logging.getLogger(__name__)
 
+REFINE_PAUSE_SECONDS: Final = 600.0
+"""Least pause between refines of a task that live messages ask for."""
+
 
 class Standing:
     """Holds tasks against the gate of their edge models."""
 
-    def __init__(self, bars: Mapping[str, Gate], *, measured: Collection[str]) -> None:
+    def __init__(
+        self,
+        bars: Mapping[str, Gate],
+        *,
+        measured: Collection[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Take the bars of edge models, and which models are measured."""
         self._bars = bars
         self._are_measured = measured
+        self._clock = clock
 
     def withheld(self, task: TaskRecord) -> FallbackReason | None:
         """Return why a task's recipe is not served with, None where it is.
@@ -34,14 +46,16 @@ class Standing:
     def is_to_be_refined(self, task: Task) -> bool:
         """Whether a task that was just measured is refined by itself.
 
-        One that live messages measure again and that passes is not: it was refined, or is as good
-        as that.
+        One that live messages measure again is not while it passes, nor soon after a refine: that
+        brought what it could, and the next messages measure it within seconds.
         """
         found = task.measured
         if found is None or found.failure is not None:
             return False
         bars = self._bars_of(task)
         if found.by == "shadow":
+            if self._is_just_refined(task):
+                return False
             bars = replace(bars, refine_below_agreement=0.0)
         is_made_up = found.by == "measure" and not task.probes
         return bars.is_to_be_refined(
@@ -51,6 +65,10 @@ class Standing:
     def passes(self, task: Task, measurement: Measurement) -> bool:
         """Whether a recipe of a task with this measurement would serve it."""
         return measurement.refusal(self._bars_of(task)) is None
+
+    def _is_just_refined(self, task: Task) -> bool:
+        at = None if task.refine is None else task.refine.at
+        return at is not None and self._clock() < at + REFINE_PAUSE_SECONDS
 
     def _bars_of(self, task: Task) -> Gate:
         bars = self._bars.get(task.edge_model, Gate())

@@ -66,6 +66,7 @@ def test_a_task_serves_on_while_it_is_refined_and_then_by_the_better_recipe(gate
     wait_until(lambda: shown(gate, task["id"])["refine"] != {"status": "running"})
     after = shown(gate, task["id"])
     assert after["refine"].pop("seconds") >= 0
+    assert after["refine"].pop("at") >= after["created_at"]
     assert after["refine"] == {
         "status": "done", "reason": None, "probes": 8, "held_out": 4, "fidelity_before": 0.5,
         "fidelity_after": 0.9, "agreement_before": 0.5, "agreement_after": 1.0,

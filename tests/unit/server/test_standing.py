@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 
 from loragen.gate import Gate
-from loragen.measurement import Measurement
+from loragen.measurement import Measurement, RefineOutcome
 from loragen.task import Task
 from loragen.wire import ProbeText
 from server.standing import Standing
@@ -41,4 +41,17 @@ def test_a_new_recipe_is_refined_that_agrees_too_seldom_and_a_serving_one_that_d
     task: Task, is_to_be_refined: bool
 ) -> None:
     standing = Standing({task.edge_model: BARS}, measured=(task.edge_model,))
+    assert standing.is_to_be_refined(task) == is_to_be_refined
+
+
+@pytest.mark.parametrize(("by", "now", "is_to_be_refined"), [
+    ("shadow", 1_000.0, False), ("shadow", 1_599.0, False), ("shadow", 1_600.0, True),
+    ("measure", 1_000.0, True),
+])  # fmt: skip
+def test_live_messages_ask_for_a_refine_once_in_ten_minutes(
+    by: Literal["measure", "shadow"], now: float, is_to_be_refined: bool
+) -> None:
+    last = RefineOutcome(status="kept", probes=8, at=1_000)
+    task = measured(by, 0.7, 0.7, refine=last)
+    standing = Standing({task.edge_model: BARS}, measured=(task.edge_model,), clock=lambda: now)
     assert standing.is_to_be_refined(task) == is_to_be_refined
