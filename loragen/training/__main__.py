@@ -211,7 +211,7 @@ def evaluate_edge_command(
 def evaluate_refine_command(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    prompts: Annotated[int, typer.Option(help="Prompts per family.", min=1)] = 4,
+    prompts: Annotated[int, typer.Option(help="Prompts per family.", min=1)] = 2,
     probes: Annotated[int, typer.Option(help="Probes per prompt.", min=1)] = 48,
     steps: Annotated[int, typer.Option(help="Steps of fitting.", min=1)] = 100,
     columns: Annotated[int, typer.Option(help="Directions of a bootstrap pool.", min=1)] = 128,

@@ -71,7 +71,7 @@ DEMO_SHOW: Final = Show(
     TENANTS,
     DEMO_GATE,
     (_TENANTS["calendar"], _TENANTS["verdict"], _TENANTS["json"]),
-    mended=_TENANTS["list"],
+    mended=_TENANTS["glossary"],
     refused=_TENANTS["roster"],
     longest=320,
 )
