@@ -121,11 +121,11 @@ def free(sets: Sequence[dict[str, Any]]) -> str:
     return (
         f"Prompts of other kinds: of {len(rows)} written like real ones (`python -m bench.free`), "
         f"under which the toy\nanswers {right} of {questions} questions right with "
-        f"the prompt in context, {len(compiled)} are served compiled and\n"
-        f"{wrong} of these answer a question wrong; {unsure} keep their "
+        f"the prompt in context, served compiled: {len(compiled)},\n"
+        f"a question answered wrong: by {wrong} of these; {unsure} keep their "
         "prompts because the model is unsure of\nits own answers under them (`model_unsure`). "
         f"The last {last['prompts']} were written after the gate's bars were set:\n"
-        f"{last['compiled']} of them served compiled, {last['compiled_and_wrong']} wrong.\n"
+        f"served compiled of them: {last['compiled']}, wrong: {last['compiled_and_wrong']}.\n"
     )
 
 
