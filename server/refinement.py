@@ -22,14 +22,15 @@ from loragen.errors import (
     TaskNotFound,
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
-from loragen.measurement import Measurement, RefineOutcome
+from loragen.measurement import RefineOutcome
 from loragen.recipe import Recipe
-from loragen.task import RecipeRef, Task
+from loragen.task import Task
 from loragen.wire import ProbeText, RefineReply, RefineRequest
 from server.compiler import recipe_lease
 from server.generator import Generator
 from server.memory import Resolved
 from server.recipe_tier import RecipeTier
+from server.refine_outcome import judged
 from server.resolve import Resolver
 from server.shared import Shared
 from server.standing import Standing
@@ -171,7 +172,9 @@ class Refinement:
         return await self._record(
             task,
             reply.pool_id,
-            lambda stored: self._judged(stored, start_id, reply, recipe=recipe, seconds=seconds),
+            lambda stored: judged(
+                self._standing, stored, start_id, reply, recipe=recipe, seconds=seconds
+            ),
         )
 
     async def _record(
@@ -197,58 +200,6 @@ class Refinement:
         assert changed.refine is not None
         return changed.refine
 
-    def _judged(
-        self,
-        stored: Task,
-        start_id: str | None,
-        reply: RefineReply,
-        *,
-        recipe: Recipe,
-        seconds: float,
-    ) -> dict[str, Any]:
-        """Return what changes about a task: the better recipe, and what both were worth.
-
-        One that passes the gate is better than one that does not, then fidelity decides. What the
-        start is worth is taken from its own measure where there is one, on more messages.
-        """
-        before, after = reply.fidelity_before, reply.fidelity_after
-        outcome = RefineOutcome(
-            status="kept",
-            probes=reply.probes,
-            held_out=reply.held_out,
-            fidelity_before=before,
-            fidelity_after=after,
-            agreement_before=reply.agreement_before,
-            agreement_after=reply.agreement_after,
-            seconds=seconds,
-            at=int(time.time()),
-        )
-        ref = stored.recipe
-        if (None if ref is None else ref.id) != start_id:
-            changed = {"status": "failed", "reason": "recipe_changed"}
-            return {"refine": outcome.model_copy(update=changed)}
-        if before is None or after is None:
-            return {"refine": outcome.model_copy(update={"reason": "prompt_has_no_effect"})}
-        refined = _measurement(
-            reply, recipe.id, after, reply.agreement_after, does_harm=reply.does_harm_after
-        )
-        start = stored.measured
-        if start is None and start_id is not None:
-            start = _measurement(
-                reply, start_id, before, reply.agreement_before, does_harm=reply.does_harm_before
-            )
-        start_passes = start is not None and self._standing.passes(stored, start)
-        if (self._standing.passes(stored, refined), after) > (start_passes, before):
-            return {
-                "refine": outcome.model_copy(update={"status": "done"}),
-                **stored.remeasured(refined),
-                **_with_recipe(reply, recipe),
-            }
-        kept = {"refine": outcome.model_copy(update={"reason": "not_better"})}
-        if start is None or stored.measured is not None:
-            return kept
-        return {**kept, **stored.remeasured(start)}
-
 
 def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
     task, recipe = resolved.task, resolved.recipe
@@ -261,43 +212,12 @@ def _request(resolved: Resolved, probes: Sequence[ProbeText]) -> RefineRequest:
     )
 
 
-def _measurement(
-    reply: RefineReply, recipe_id: str, fidelity: float, agreement: float, *, does_harm: bool
-) -> Measurement:
-    return Measurement.of(
-        recipe_id,
-        fidelity=fidelity,
-        agreement=agreement,
-        probes=reply.held_out,
-        doubt=reply.doubt,
-        does_harm=does_harm,
-        by="refine",
-    )
-
-
 def _count(outcome: RefineOutcome, *, seconds: float) -> None:
     metrics.REFINES.labels(outcome.status).inc()
     metrics.REFINE_SECONDS.observe(seconds)
     worth = outcome.fidelity_after if outcome.status == "done" else outcome.fidelity_before
     if worth is not None:
         metrics.TASK_FIDELITY.observe(worth)
-
-
-def _with_recipe(reply: RefineReply, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "status": "ready",
-        "fallback_reason": None,
-        "ready_at": int(time.time()),
-        "refined": recipe.data,
-        "recipe": RecipeRef(
-            id=recipe.id,
-            bytes=len(recipe.data),
-            pool_id=reply.pool_id,
-            generator_id=reply.generator_id,
-            level=1,
-            template_hash=reply.template_hash,
-        ),
-    }
 
 
 def _checked(reply: RefineReply) -> Recipe:
