@@ -52,8 +52,8 @@ redis.call('ZREM', KEYS[2], id)
 local link = redis.call('HGET', KEYS[1], 'link')
 if link then redis.call('HDEL', KEYS[4], link) end
 local record = redis.call('HGET', KEYS[1], 'record')
-redis.call('DEL', KEYS[1])
-return record
+if redis.call('DEL', KEYS[1]) == 0 then return false end
+return record or ''
 """
 
 LINK: Final = """

@@ -97,8 +97,11 @@ def load_task(
     Raises:
         TaskDamaged: it is damaged, another task, or sealed by a version that is not held here.
     """
-    if row["record"] is None or row["prompt"] is None:
+    if all(value is None for value in row.values()):
         return None
+    record, prompt = row["record"], row["prompt"]
+    if record is None or prompt is None:  # it is there all the same: no task can take its place
+        raise TaskDamaged(_DAMAGED.format(task_id))
 
     def opened(field: str) -> bytes:
         value = row[field]
@@ -107,7 +110,7 @@ def load_task(
     try:
         tools, probes = opened("tools"), opened("probes")
         task = Task(
-            **json.loads(_inflated(row["record"])),
+            **json.loads(_inflated(record)),
             prompt=opened("prompt").decode("utf-8"),
             tools=load_tools(tools.decode("utf-8")) if tools else (),
             probes=load_probes(probes.decode("utf-8")) if probes else (),

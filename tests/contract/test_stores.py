@@ -173,6 +173,17 @@ class TestRedisStore(StoreContract, RecipeContract):
             await store.records(TENANT, [task_of(0).id])
         assert await store.delete(TENANT, task_of(0).id) == Deleted(None)
 
+    @pytest.mark.parametrize("lost", ["record", "prompt"])
+    async def test_a_task_that_lost_a_part_is_reported_and_can_be_deleted(
+        self, store: RedisStore, valkey: Valkey, namespace: str, lost: str
+    ) -> None:
+        await store.create(task_of(0))
+        valkey.client.hdel(f"{namespace}:task:{TENANT}:{task_of(0).id}", lost)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await store.get(TENANT, task_of(0).id)
+        assert await store.delete(TENANT, task_of(0).id) is not None
+        assert await store.create(task_of(0))
+
     async def test_another_task_than_was_asked_for_is_not_taken_for_it(
         self, store: RedisStore, valkey: Valkey, namespace: str
     ) -> None:
