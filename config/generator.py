@@ -28,7 +28,16 @@ class GeneratorSettings(Section):
     refine_batch_size: int = Field(
         8, ge=1, description="Tasks of one edge model refined side by side at most."
     )
-    refine_steps: int = Field(100, ge=1, le=10_000, description="Gradient steps of one refine.")
+    refine_steps: int = Field(
+        100, ge=1, le=10_000, description="Gradient steps of one round of a refine."
+    )
+    refine_rounds: int = Field(
+        2,
+        ge=1,
+        le=10,
+        description="Rounds of one refine at most. A task goes through another where one of twenty "
+        "of its probes, or more, is not answered as it was with the prompt.",
+    )
     refine_probes: int = Field(
         48,
         ge=MIN_PROBES,

@@ -245,6 +245,7 @@ def _load_refiner(plan: RefinerPlan, options: GeneratorSettings) -> Refiner:
         raise ArtifactCorrupt(f"edge model {model.name!r}: no compiled template")
     spec = RefineSpec(
         steps=options.refine_steps,
+        rounds=options.refine_rounds,
         self_probes=options.refine_probes,
         measure_probes=options.measure_probes,
     )

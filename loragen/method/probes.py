@@ -84,6 +84,32 @@ def answer_losses(
     It is the mean over the answer's tokens, in nats. Where neither gates nor gradients are asked
     for, what all questions begin with alike is read once.
     """
+    logits, targets_BT = _answer_logits(edge, chats, gates_BLMR)
+    chosen_BT = targets_BT != _IGNORED
+    losses = functional.cross_entropy(logits, targets_BT[chosen_BT], reduction="none")
+    sums_BT = torch.zeros(targets_BT.shape).masked_scatter(chosen_BT, losses)
+    return sums_BT.sum(1) / chosen_BT.sum(1)
+
+
+@torch.inference_mode()
+def are_said(
+    edge: EdgeModel, chats: Sequence[Chat], gates_BLMR: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return, per chat, whether its answer is what greedy generation says [B].
+
+    One pass tells: up to its first wrong token an answer is read as it would be said.
+    """
+    logits, targets_BT = _answer_logits(edge, chats, gates_BLMR)
+    chosen_BT = targets_BT != _IGNORED
+    right_BT = ~chosen_BT
+    right_BT[chosen_BT] = logits.argmax(-1) == targets_BT[chosen_BT]
+    return right_BT.all(1)
+
+
+def _answer_logits(
+    edge: EdgeModel, chats: Sequence[Chat], gates_BLMR: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits [N, V] of all answers' tokens, and where [B, T] each is which token."""
     reads_once = gates_BLMR is None and not torch.is_grad_enabled() and edge.keeps_all
     shared = shared_length([question for question, _ in chats]) if reads_once else 0
     longest = max(len(question) + len(answer) for question, answer in chats) - shared
@@ -98,8 +124,5 @@ def answer_losses(
         states_BTD = edge.go_on(ids_BT, cache)
     else:
         states_BTD = edge.states(ids_BT, gates_BLMR)
-    chosen_BT = targets_BT != _IGNORED
-    logits = edge.model.get_output_embeddings()(states_BTD[chosen_BT])
-    losses = functional.cross_entropy(logits, targets_BT[chosen_BT], reduction="none")
-    sums_BT = torch.zeros(targets_BT.shape).masked_scatter(chosen_BT, losses)
-    return sums_BT.sum(1) / chosen_BT.sum(1)
+    logits: torch.Tensor = edge.model.get_output_embeddings()(states_BTD[targets_BT != _IGNORED])
+    return logits, targets_BT

@@ -15,21 +15,29 @@ from typing import Final
 import torch
 
 from loragen.method.edge import EdgeModel
-from loragen.method.probes import Probe, answer_losses, answered, batches
+from loragen.method.probes import Chat, Probe, answer_losses, answered, are_said, batches
 
 BOOTSTRAP_LR: Final = 0.1
 """The rate on a bootstrap pool: its gates begin at zero and have further to go than those of a
 generator's."""
 
 
+_LATER: Final = 0.6
+"""On the rate of each further round: it begins nearer."""
+_ENOUGH: Final = 0.95
+"""Share of its probes' answers that a task is to say before it is left as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefineSpec:
     """How long and how fast to fit, and on how many probes where a task brings none.
 
-    The rate decays to nothing over the steps.
+    The rate decays to nothing over the steps of a round. A task that says its probes' answers
+    after one, as nearly all do, goes through no other.
     """
 
     steps: int = 100
+    rounds: int = 2
     lr: float = 0.05
     probes_per_step: int = 8
     max_answer_tokens: int = 64
@@ -56,17 +64,40 @@ def refine(
         ]
         for probes in tasks
     ]
-    draws = [Random(0) for _ in tasks]
-    gates_BLMN = start_BLMN.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([gates_BLMN], lr=spec.lr)
-    owners = [task for task in range(len(tasks)) for _ in range(spec.probes_per_step)]
+    gates_BLMN = start_BLMN.detach().clone()
+    for number in range(spec.rounds):
+        late = [
+            task
+            for task, lesson in enumerate(lessons)
+            if number == 0 or _said(edge, lesson, gates_BLMN[task], rank) < _ENOUGH
+        ]
+        if late:
+            chosen = [lessons[task] for task in late]
+            rate = spec.lr * _LATER**number
+            gates_BLMN[late] = _fitted(edge, chosen, gates_BLMN[late], spec, rate, rank)
+    return gates_BLMN
+
+
+def _fitted(
+    edge: EdgeModel,
+    lessons: Sequence[Sequence[Chat]],
+    start_BLMN: torch.Tensor,
+    spec: RefineSpec,
+    rate: float,
+    rank: int,
+) -> torch.Tensor:
+    """Return the gates of tasks after one round."""
+    draws = [Random(0) for _ in lessons]
+    gates_BLMN = start_BLMN.clone().requires_grad_()
+    optimizer = torch.optim.Adam([gates_BLMN], lr=rate)
+    owners = [task for task in range(len(lessons)) for _ in range(spec.probes_per_step)]
     for step in range(spec.steps):
         chats = [
             chat
             for rng, lesson in zip(draws, lessons, strict=True)
             for chat in rng.choices(lesson, k=spec.probes_per_step)
         ]
-        optimizer.param_groups[0]["lr"] = spec.lr * (1 - step / spec.steps)
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / spec.steps)
         optimizer.zero_grad()
         for rows in batches(edge, [len(question) + len(answer) for question, answer in chats]):
             gates = gates_BLMN[[owners[row] for row in rows]].repeat_interleave(rank, -1)
@@ -74,3 +105,13 @@ def refine(
             (losses.sum() / spec.probes_per_step).backward()
         optimizer.step()
     return gates_BLMN.detach()
+
+
+def _said(edge: EdgeModel, lesson: Sequence[Chat], gates_LMN: torch.Tensor, rank: int) -> float:
+    """Return the share of a task's answers that the edge model says under its gates."""
+    gates_LMR = gates_LMN.repeat_interleave(rank, -1)
+    said: list[bool] = []
+    for rows in batches(edge, [len(question) + len(answer) for question, answer in lesson]):
+        gates_BLMR = gates_LMR.expand(len(rows), -1, -1, -1)
+        said += are_said(edge, [lesson[row] for row in rows], gates_BLMR).tolist()
+    return sum(said) / len(said)

@@ -1,5 +1,7 @@
 """Refining makes gates say what the prompt said, each task for itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -7,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from loragen.method.bootstrap import bootstrap_experts
 from loragen.method.edge import EdgeModel, linears_of
 from loragen.method.fidelity import measure
-from loragen.method.probes import Probe, answer_losses
+from loragen.method.probes import Probe, answer_losses, are_said
 from loragen.method.refine import RefineSpec, refine
 from tests.fakes.tiny import EXPERTS, LAYERS, LINEARS, RANK, TinyEdge
 
@@ -62,6 +64,24 @@ def test_a_task_is_fitted_as_if_it_were_alone(edge: EdgeModel) -> None:
 def test_no_steps_keep_the_start(edge: EdgeModel) -> None:
     start = torch.randn(1, *SHAPE)
     assert refine(edge, [task(65)], start, RefineSpec(steps=0)).equal(start)
+
+
+def test_only_a_task_whose_answers_are_not_said_goes_through_another_round(edge: EdgeModel) -> None:
+    said = [Probe(question, question) for question in ([7, 8], [9, 3, 4])]
+    tasks = [said, task(90)]
+    start = torch.zeros(2, *SHAPE)
+    spec = RefineSpec(steps=3, lr=0.01, probes_per_step=2, max_answer_tokens=4)
+    one, two = (refine(edge, tasks, start, replace(spec, rounds=rounds)) for rounds in (1, 2))
+    torch.testing.assert_close(one[0], two[0])
+    assert (one[1] - two[1]).abs().max() > 1e-3
+
+
+def test_an_answer_is_said_if_greedy_generation_says_it(edge: EdgeModel) -> None:
+    questions = [[7, 8], [9, 3, 4], [5]]
+    own = edge.generate(questions, max_tokens=4)
+    wrong_at_last = [[*answer[:-1], (answer[-1] + 1) % 250] for answer in own]
+    chats = [*zip(questions, own, strict=True), *zip(questions, wrong_at_last, strict=True)]
+    assert are_said(edge, chats).tolist() == [True] * 3 + [False] * 3
 
 
 def test_unanswered_probes_learn_what_the_prompt_makes_the_edge_say(edge: EdgeModel) -> None:
