@@ -65,6 +65,10 @@ class PairSpec:
     table_share: float = 0.55
     pair_share: float = 0.3
     """Share of other prompts with pairs; the rest has none."""
+    hard: tuple[str, ...] = ("tools",)
+    """Families of tables that are learnt last: values of two words, some before their keys."""
+    hard_share: float = 0.4
+    """Share of tables that is drawn from those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class PairCourse:
         self.pool.freeze_first(router.experts)
         self._edge = EdgeModel(copy.deepcopy(edge), LINEARS, self.pool.experts())
         self._renderer = Renderer(tokenizer)
-        self._prompts = PairPrompts(spec.catalogue, self._renderer)
+        self._prompts = PairPrompts(spec.catalogue, self._renderer, spec.hard, spec.hard_share)
         self._vectors = WordVectors(edge, tokenizer)
         self._stages: tuple[Callable[[], None], ...] = (
             self._learn_words,

@@ -1,5 +1,6 @@
 """Pair prompts: training prompts by whether they hold a table, other pairs, or none."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Final
 
@@ -14,11 +15,23 @@ _SEGMENTS: Final = 6
 
 
 class PairPrompts:
-    """Draws prompts of a catalogue, every family as often as another, and asks them."""
+    """Draws prompts of a catalogue and asks them.
 
-    def __init__(self, catalogue: Catalogue, renderer: Renderer) -> None:
+    A share of the tables is of the hard families, whatever else is drawn; of the rest every family
+    is as frequent as another.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        renderer: Renderer,
+        hard: Sequence[str] = (),
+        hard_share: float = 0.0,
+    ) -> None:
         self._catalogue = catalogue
         self._renderer = renderer
+        self._hard = [family for family in catalogue.seen if family.name in hard]
+        self._hard_share = hard_share if self._hard else 0.0
 
     def draw(self, rng: Random, *, tables: float, pairs: float) -> list[Prompt]:
         """Draw prompts: a share with tables, up to `pairs` with any pairs, the rest without."""
@@ -38,8 +51,10 @@ class PairPrompts:
     def _draw_one(self, rng: Random, *, tables: float, pairs: float) -> Prompt:
         kind = rng.random()
         wanted = "table" if kind < tables else "pairs" if kind < pairs else "none"
+        is_hard = wanted == "table" and rng.random() < self._hard_share
+        families = self._hard if is_hard else self._catalogue.seen
         while True:
-            family = rng.choice(self._catalogue.seen)
+            family = rng.choice(families)
             prompt = self._catalogue.draw(family, Split.TRAIN, rng.randrange(_PROMPTS))
             if _kind(prompt) == wanted:
                 return prompt

@@ -11,7 +11,9 @@ _WORD: Final = re.compile(r"\w+")
 
 
 class WordVectors:
-    """Vectors [2 D] of words, of mean square 1; of several words, the mean.
+    """Vectors [2 D] of words, of mean square 1; of several words, their sum at that size.
+
+    A mean would halve what a value of two words weighs beside others in a table.
 
     Attributes:
         size: 2 D.
@@ -29,7 +31,8 @@ class WordVectors:
         """Return the vector of a text's words, marks between them left out."""
         if text not in self._known:
             words = _WORD.findall(text) or [text]
-            self._known[text] = torch.stack([self._word(word) for word in words]).mean(0)
+            total = torch.stack([self._word(word) for word in words]).sum(0)
+            self._known[text] = functional.rms_norm(total, total.shape)
         return self._known[text]
 
     def stack(self, texts: list[str]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from loragen.suite.splits import Prompt, Split
 from loragen.suite.tenants import TENANTS
 from loragen.training.batches import Renderer
 from loragen.training.pair_ends import Ends, ends_of, fit_readout
+from loragen.training.pair_prompts import PairPrompts
 from loragen.training.pretrain import EdgeSize, new_model
 from loragen.training.tokenizer import train_tokenizer
 from loragen.training.word_vectors import WordVectors
@@ -126,3 +127,22 @@ def test_a_readout_learns_where_pairs_end() -> None:
     torch.testing.assert_close(keys[:8], vectors, atol=0.2, rtol=0.2)
     torch.testing.assert_close(values[:8], vectors, atol=0.2, rtol=0.2)
     assert torch.equal(reader.key_code.weight, before)
+
+
+def test_a_value_of_two_words_weighs_as_much_as_one(vectors: WordVectors) -> None:
+    one, other, both = (vectors(text) for text in ("golden", "city", "golden(city)"))
+    for vector in (one, other, both):
+        assert torch.allclose(vector.square().mean(), torch.tensor(1.0), atol=1e-3)
+    assert torch.allclose(both / both.norm(), (one + other) / (one + other).norm(), atol=1e-5)
+
+
+def test_hard_families_have_their_share_of_tables(tokenizer: PreTrainedTokenizerBase) -> None:
+    def share(of_tables: float) -> float:
+        prompts = PairPrompts(TENANTS, Renderer(tokenizer), ("tools",), of_tables)
+        drawn = [p for _ in range(8) for p in prompts.draw(rng, tables=0.5, pairs=0.75)]
+        tables = [prompt for prompt in drawn if "table" in prompt.values]
+        assert 0.35 < len(tables) / len(drawn) < 0.65
+        return sum(prompt.family.name == "tools" for prompt in tables) / len(tables)
+
+    rng = Random(0)
+    assert share(0.0) < 0.35 < 0.45 < share(0.6)
