@@ -213,10 +213,11 @@ def evaluate_refine_command(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     prompts: Annotated[int, typer.Option(help="Prompts per family.", min=1)] = 2,
     probes: Annotated[int, typer.Option(help="Probes per prompt.", min=1)] = 48,
-    steps: Annotated[int, typer.Option(help="Steps of fitting.", min=1)] = 100,
+    steps: Annotated[int, typer.Option(help="Steps of one round of fitting.", min=1)] = 100,
+    rounds: Annotated[int, typer.Option(help="Rounds of fitting at most.", min=1)] = 2,
     columns: Annotated[int, typer.Option(help="Directions of a bootstrap pool.", min=1)] = 128,
     bootstrap_steps: Annotated[
-        int, typer.Option(help="Steps of fitting on a bootstrap pool.", min=1)
+        int, typer.Option(help="Steps of a round on a bootstrap pool.", min=1)
     ] = 100,
     bootstrap_lr: Annotated[
         float, typer.Option(help="Rate of fitting on a bootstrap pool.", min=0.0)
@@ -230,15 +231,15 @@ def evaluate_refine_command(
     figures = evaluate_refine(
         Layout(checkpoint),
         CATALOGUES[catalogue],
-        RefineSpec(steps=steps),
+        RefineSpec(steps=steps, rounds=rounds),
         bootstrap,
         prompts=prompts,
         probes=probes,
     )
     figures["command"] = (
         f"python -m loragen.training evaluate-refine --checkpoint {checkpoint} --out {out} "
-        f"--prompts {prompts} --probes {probes} --steps {steps} --columns {columns} "
-        f"--bootstrap-steps {bootstrap_steps} --bootstrap-lr {bootstrap_lr} "
+        f"--prompts {prompts} --probes {probes} --steps {steps} --rounds {rounds} "
+        f"--columns {columns} --bootstrap-steps {bootstrap_steps} --bootstrap-lr {bootstrap_lr} "
         f"--catalogue {catalogue}"
     )
     out.parent.mkdir(parents=True, exist_ok=True)

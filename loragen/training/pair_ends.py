@@ -49,22 +49,26 @@ def ends_of(
 ) -> Ends | None:
     """Return pair ends of one prompt with some other tokens, None where words cannot be told apart.
 
-    `text` is the rendered prompt, `offsets` where its tokens begin and end in it.
+    `text` is the rendered prompt, `offsets` where its tokens begin and end in it. A value of
+    several words ends at each of them with its part: the state there holds no more for sure.
     """
-    ends: dict[int, tuple[str, str]] = {}
+    ends: dict[int, tuple[str, torch.Tensor]] = {}
     for key, value in pairs_of(prompt):
-        at_keys, at_values = (_tokens_of(word, text, offsets) for word in (key, value))
+        at_keys, at_values = (_places_of(word, text) for word in (key, value))
         if len(at_values) != 1 or len(at_keys) > 1 or ("table" in prompt.values and not at_keys):
             return None
-        end = max([*at_keys, *at_values])
-        if end in ends:
-            return None
-        ends[end] = (key, value)
+        key_ends = [start + len(key) for start in at_keys]
+        for part_end, vector in vectors.parts(value):
+            end = _token_before(max([*key_ends, at_values[0] + part_end]), offsets)
+            other, sofar = ends.get(end, (key, torch.zeros_like(vector)))
+            if other != key:
+                return None
+            ends[end] = (key, sofar + vector)
     rest = [token for token in range(len(offsets)) if token not in ends]
     others = rng.sample(rest, min(len(rest), _OTHERS * (len(ends) + 1)))
     none = states_PS.new_zeros(len(others), vectors.size)
-    pairs = [vectors.stack(list(words)) for words in ends.values()]
-    keys, values = ([pair[side] for pair in pairs] for side in (0, 1))
+    keys = [vectors(key) for key, _ in ends.values()]
+    values = [value for _, value in ends.values()]
     return Ends(
         states=states_PS[[*ends, *others]],
         is_end=torch.tensor([1.0] * len(ends) + [0.0] * len(others)),
@@ -117,11 +121,12 @@ def _readout_loss(reader: PairReader, ends: Ends, chosen: torch.Tensor) -> torch
     return _WHERE_WEIGHT * where + wrong_keys + wrong_values
 
 
-def _tokens_of(word: str, text: str, offsets: list[tuple[int, int]]) -> list[int]:
-    """Return the last token of a word, each time that the text has it."""
+def _places_of(word: str, text: str) -> list[int]:
+    """Return where a word starts, each time that the text has it."""
     last = r"(?!\w)" if word[-1].isalnum() else ""
-    spans = [found.span() for found in re.finditer(rf"(?<!\w){re.escape(word)}{last}", text)]
-    return [
-        max(token for token, (start, stop) in enumerate(offsets) if start < end and stop > begin)
-        for begin, end in spans
-    ]
+    return [found.start() for found in re.finditer(rf"(?<!\w){re.escape(word)}{last}", text)]
+
+
+def _token_before(end: int, offsets: list[tuple[int, int]]) -> int:
+    """Return the token that holds the character before a place."""
+    return max(token for token, (start, stop) in enumerate(offsets) if start < end <= stop)

@@ -219,6 +219,7 @@ def _bootstrap(
     return {
         "columns": bootstrap.columns,
         "steps": bootstrap.steps,
+        "rounds": spec.rounds,
         "lr": bootstrap.lr,
         "recipe_bytes": len(_recipe(start[0]).text),
         "tasks": int(matters_B.sum()),

@@ -30,10 +30,15 @@ class WordVectors:
     def __call__(self, text: str) -> torch.Tensor:
         """Return the vector of a text's words, marks between them left out."""
         if text not in self._known:
-            words = _WORD.findall(text) or [text]
-            total = torch.stack([self._word(word) for word in words]).sum(0)
-            self._known[text] = functional.rms_norm(total, total.shape)
+            self._known[text] = torch.stack([part for _, part in self.parts(text)]).sum(0)
         return self._known[text]
+
+    def parts(self, text: str) -> list[tuple[int, torch.Tensor]]:
+        """Return where each word of a text ends, and what it adds to the text's vector."""
+        words = [(found.end(), found[0]) for found in _WORD.finditer(text)] or [(len(text), text)]
+        vectors = torch.stack([self._word(word) for _, word in words])
+        vectors = vectors / vectors.sum(0).square().mean().sqrt()
+        return [(end, vector) for (end, _), vector in zip(words, vectors, strict=True)]
 
     def stack(self, texts: list[str]) -> torch.Tensor:
         """Return the vectors [N, 2 D] of several texts."""

@@ -21,7 +21,14 @@ def part(**shares: float) -> dict[str, Any]:
 def test_it_names_the_worst_family_of_those_that_the_prompt_decides() -> None:
     recipe = part(routes=0.4, json=0.9, shelves=0.5)
     del recipe["cpu_seconds_per_task"]
-    bootstrap = {**part(routes=0.8), "columns": 64, "steps": 100, "tasks": 2, "full_prompt": 0.8}
+    bootstrap = {
+        **part(routes=0.8),
+        "columns": 64,
+        "steps": 100,
+        "rounds": 2,
+        "tasks": 2,
+        "full_prompt": 0.8,
+    }
     page = refining(
         {
             "command": "evaluate-refine",

@@ -146,3 +146,16 @@ def test_hard_families_have_their_share_of_tables(tokenizer: PreTrainedTokenizer
 
     rng = Random(0)
     assert share(0.0) < 0.35 < 0.45 < share(0.6)
+
+
+def test_a_value_of_two_words_ends_at_each_of_them_unless_its_key_comes_later(
+    tokenizer: PreTrainedTokenizerBase, vectors: WordVectors
+) -> None:
+    table = {"table": "mail=golden(city);maps=beta(name)"}
+    rule = "Tools: mail: golden(city), beta(name) for maps."
+    words, ends = find(table, rule, "tools", tokenizer, vectors)
+    assert words == ["golden", "city", "maps"]
+    assert ends is not None
+    torch.testing.assert_close(ends.keys[:3], vectors.stack(["mail", "mail", "maps"]))
+    torch.testing.assert_close(ends.values[:2].sum(0), vectors("golden(city)"))
+    torch.testing.assert_close(ends.values[2], vectors("beta(name)"))
