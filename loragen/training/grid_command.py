@@ -25,8 +25,13 @@ def grid_command(
     work: Annotated[Path, typer.Option(help="Folder of the cells; goes on from it.")] = Path(
         "runs/grid"
     ),
-    families: Annotated[list[int], typer.Option(help="Families of a row; repeatable.")] = _FAMILIES,
-    widths: Annotated[list[int], typer.Option(help="Experts of a column; repeatable.")] = _WIDTHS,
+    families: Annotated[
+        list[int],
+        typer.Option(help="Families of a row; repeatable.", min=2, max=len(FAMILIES)),
+    ] = _FAMILIES,
+    widths: Annotated[
+        list[int], typer.Option(help="Experts of a column; repeatable.", min=1)
+    ] = _WIDTHS,
     steps: Annotated[int, typer.Option(help="Steps of each cell.", min=2)] = CellSpec().steps,
     tasks: Annotated[
         int, typer.Option(help="Unseen prompts of each measurement, at least.", min=2)

@@ -1,5 +1,7 @@
 """The training commands explain themselves."""
 
+from pathlib import Path
+
 from typer.testing import CliRunner
 
 from loragen.training.__main__ import app
@@ -17,3 +19,11 @@ def test_help_names_commands_and_options() -> None:
         result = runner.invoke(app, [command, "--help"], terminal_width=200)
         assert result.exit_code == 0
         assert option in result.output
+
+
+def test_a_grid_of_too_many_families_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    options = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "grid.json")]
+    result = CliRunner().invoke(app, ["grid", *options, "--families", "6", "--families", "99"])
+    assert result.exit_code == 2
+    assert "24" in result.output
+    assert not [*tmp_path.iterdir()]
