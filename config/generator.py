@@ -35,8 +35,8 @@ class GeneratorSettings(Section):
         2,
         ge=1,
         le=10,
-        description="Rounds of one refine at most. A task goes through another where one of twenty "
-        "of its probes, or more, is not answered as it was with the prompt.",
+        description="Rounds of one refine at most. A task goes through another where more than "
+        "one of twenty of its probes is not answered as it should be.",
     )
     refine_probes: int = Field(
         48,

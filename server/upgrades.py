@@ -15,7 +15,7 @@ from typing import Final
 
 from config.settings import UpgradeSettings
 from loragen import metrics
-from loragen.errors import LoragenError, StoreUnavailable, TaskNotFound
+from loragen.errors import LoragenError, StoreUnavailable, TaskDamaged, TaskNotFound
 from loragen.leases import LEASE_SECONDS, keep
 from loragen.task import FallbackReason
 from loragen.upgrades import Progress
@@ -151,6 +151,9 @@ class Upgrades:
                 return
             try:
                 reason = await self._compile_one(work, candidate)
+            except TaskDamaged:  # whoever deletes it ends that; the others are not to wait for it
+                work.note(failed_tasks=1)
+                continue
             except StoreUnavailable:  # the next pass goes on where this one ends
                 return
             if time.monotonic() - work.told_at > _RETRY_SECONDS:

@@ -68,7 +68,7 @@ class PairSpec:
     hard: tuple[str, ...] = ("tools",)
     """Families of tables that are learnt last: values of two words, some before their keys."""
     hard_share: float = 0.4
-    """Share of tables that is drawn from those."""
+    """Share of tables that is drawn from those, at least."""
 
 
 @dataclass(frozen=True, slots=True)

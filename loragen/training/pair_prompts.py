@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+from loragen.errors import ConfigError
 from loragen.suite.pairs import pairs_of
 from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.training.batches import Batch, Renderer, Row
@@ -28,10 +29,18 @@ class PairPrompts:
         hard: Sequence[str] = (),
         hard_share: float = 0.0,
     ) -> None:
+        """Take a catalogue and the names of its hard families.
+
+        Raises:
+            ConfigError: the catalogue has no such family, or its prompts have no tables.
+        """
         self._catalogue = catalogue
         self._renderer = renderer
         self._hard = [family for family in catalogue.seen if family.name in hard]
-        self._hard_share = hard_share if self._hard else 0.0
+        firsts = [catalogue.draw(family, Split.TRAIN, 0) for family in self._hard]
+        if len(firsts) < len(hard) or not all("table" in first.values for first in firsts):
+            raise ConfigError(f"not all of {', '.join(hard)} are families with tables")
+        self._hard_share = hard_share
 
     def draw(self, rng: Random, *, tables: float, pairs: float) -> list[Prompt]:
         """Draw prompts: a share with tables, up to `pairs` with any pairs, the rest without."""

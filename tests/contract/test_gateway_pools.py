@@ -175,6 +175,22 @@ def test_what_is_measured_for_the_coming_pool_is_refined_for_that(
         assert used(gate, task_id) == recipe_of(PROMPT).id
 
 
+def test_tasks_that_are_damaged_hold_no_others_up(
+    valkey: Valkey, namespace: str, old: FakeWorker, new: FakeWorker
+) -> None:
+    prompts = [f"You are number {number}." for number in range(6)]
+    with gateway(redis_shared(valkey.url, namespace), namespace, workers=[old, new]) as gate:
+        tasks = [gate.create(prompt)["id"] for prompt in prompts]
+        for task_id in tasks[1:4]:
+            (key,) = valkey.client.scan_iter(f"{namespace}:task:*:{task_id}")
+            valkey.client.hdel(key, "prompt")
+        gate.generator.calls.clear()
+        gate.generator.more_pools = (NEW_POOL,)
+        agree(valkey, namespace, serving=POOL_ID, coming=NEW_POOL)
+        whole = [prompts[0], *prompts[4:]]
+        wait_until(lambda: all(gate.generator.calls[prompt] for prompt in whole))
+
+
 def test_a_task_of_a_pool_without_workers_has_its_prompt_until_it_is_compiled_again(
     valkey: Valkey, namespace: str, old: FakeWorker, new: FakeWorker
 ) -> None:

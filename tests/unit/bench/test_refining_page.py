@@ -44,4 +44,5 @@ def test_it_names_the_worst_family_of_those_that_the_prompt_decides() -> None:
     assert [row[3] for row in rows] == ["routes 50%", "json 90%", "json 80%"]
     assert [row[4:] for row in rows[1:]] == [["2.5", "4.2 |"]] * 2
     assert "80.0% (78.0 to 82.0)" in " ".join(page)
+    assert "rounds of 100 steps, 2 at most" in " ".join(page)
     assert "1,060 bytes" in " ".join(page)

@@ -81,7 +81,13 @@ def test_an_answer_is_said_if_greedy_generation_says_it(edge: EdgeModel) -> None
     own = edge.generate(questions, max_tokens=4)
     wrong_at_last = [[*answer[:-1], (answer[-1] + 1) % 250] for answer in own]
     chats = [*zip(questions, own, strict=True), *zip(questions, wrong_at_last, strict=True)]
-    assert are_said(edge, chats).tolist() == [True] * 3 + [False] * 3
+    zeros = torch.zeros(len(chats), *SHAPE)
+    for gates in (None, zeros):
+        assert are_said(edge, chats, gates).tolist() == [True] * 3 + [False] * 3
+    gates = refine(edge, [task(65)], zeros[:1], SPEC)
+    taught = [(probe.bare, probe.answer or ()) for probe in task(65)]
+    assert are_said(edge, taught, gates.expand(2, -1, -1, -1)).all()
+    assert not are_said(edge, taught).any()
 
 
 def test_unanswered_probes_learn_what_the_prompt_makes_the_edge_say(edge: EdgeModel) -> None:

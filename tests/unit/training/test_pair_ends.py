@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from loragen.errors import ConfigError
 from loragen.method.pair_reader import PairReader
 from loragen.suite.pairs import pairs_of
 from loragen.suite.splits import Prompt, Split
@@ -144,6 +145,9 @@ def test_hard_families_have_their_share_of_tables(tokenizer: PreTrainedTokenizer
         assert 0.35 < len(tables) / len(drawn) < 0.65
         return sum(prompt.family.name == "tools" for prompt in tables) / len(tables)
 
+    for family in ("verdict", "nothing"):  # the one has no tables, the other is none
+        with pytest.raises(ConfigError, match=family):
+            PairPrompts(TENANTS, Renderer(tokenizer), (family,), 0.5)
     rng = Random(0)
     assert share(0.0) < 0.35 < 0.45 < share(0.6)
 
@@ -157,5 +161,8 @@ def test_a_value_of_two_words_ends_at_each_of_them_unless_its_key_comes_later(
     assert words == ["golden", "city", "maps"]
     assert ends is not None
     torch.testing.assert_close(ends.keys[:3], vectors.stack(["mail", "mail", "maps"]))
-    torch.testing.assert_close(ends.values[:2].sum(0), vectors("golden(city)"))
+    parts = [part for _, part in vectors.parts("golden(city)")]
+    torch.testing.assert_close(ends.values[:2], torch.stack(parts))
+    torch.testing.assert_close(sum(parts), vectors("golden(city)"))
+    assert torch.cosine_similarity(parts[0], vectors("golden"), dim=0) > 0.999
     torch.testing.assert_close(ends.values[2], vectors("beta(name)"))
