@@ -7,6 +7,7 @@ A Serve config file names it as `import_path: router_service.app:application`.
 """
 
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -84,6 +85,7 @@ class ServedRefiner:
     def __init__(self, plan: RefinerPlan, options: GeneratorSettings, level: str) -> None:
         _settle(options, level)
         self._actor = RefinerActor(plan.model.name, lambda: _load_refiner(plan, options))
+        self._timeout_seconds = options.refine_timeout_seconds
         self._batched.set_max_batch_size(options.refine_batch_size)
         self._batched.set_batch_wait_timeout_s(options.batch_wait_seconds)
 
@@ -93,7 +95,9 @@ class ServedRefiner:
         Raises:
             LoragenError: why it cannot be refined.
         """
-        outcome: RefineOutcome = await self._batched(request)
+        self._actor.require_pool(request.start)
+        deadline = time.monotonic() + self._timeout_seconds
+        outcome: RefineOutcome = await self._batched((request, deadline))
         if isinstance(outcome, LoragenError):
             raise outcome
         return outcome
@@ -104,11 +108,13 @@ class ServedRefiner:
         Raises:
             LoragenError: why it cannot be measured.
         """
+        self._actor.require_pool(request.recipe)
         return await self._actor.measure(request)
 
     @serve.batch  # type: ignore[untyped-decorator]
-    async def _batched(self, requests: Sequence[RefineRequest]) -> list[RefineOutcome]:
-        return await self._actor.refine_batch(requests)
+    async def _batched(self, asked: Sequence[tuple[RefineRequest, float]]) -> list[RefineOutcome]:
+        requests, deadlines = zip(*asked, strict=True)
+        return await self._actor.refine_batch(requests, deadline=max(deadlines))
 
 
 class ServedFront:

@@ -7,12 +7,14 @@ One task's failure is that task's alone.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from loragen.errors import LoragenError
+from loragen.errors import LoragenError, RecipeMismatch
 from loragen.recipe import Recipe
 from loragen.tools import Tool
 from loragen.wire import MeasureReply, MeasureRequest, Probes, RefineReply, RefineRequest
@@ -102,8 +104,12 @@ class Refiner(Protocol):
             LoragenError: why it cannot be measured.
         """
 
-    def fit(self, lessons: Sequence[Any]) -> Sequence[Any]:
-        """Return the gates fitted for each lesson."""
+    def fit(self, lessons: Sequence[Any], *, deadline: float) -> Sequence[Any]:
+        """Return the gates fitted for each lesson.
+
+        Raises:
+            DeadlineExceeded: not by the deadline, of `time.monotonic()`.
+        """
 
     def examine(self, lesson: Any, gates: Any, /) -> Refined:
         """Make gates a recipe and measure it.
@@ -114,6 +120,8 @@ class Refiner(Protocol):
 
 
 Load = Callable[[], Refiner]
+_Asked = TypeVar("_Asked")
+_Found = TypeVar("_Found")
 Outcome = RefineReply | LoragenError
 
 
@@ -132,13 +140,44 @@ class RefinerActor:
         Raises:
             LoragenError: why it cannot be measured.
         """
-        async with self._turn:
-            return await asyncio.to_thread(self._measure, request)
+        return await self._in_turn(self._measure, request)
 
-    async def refine_batch(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
-        """Refine each request's task, in order; what cannot be refined is its error."""
-        async with self._turn:
-            return await asyncio.to_thread(self._refine_all, requests)
+    async def refine_batch(
+        self, requests: Sequence[RefineRequest], *, deadline: float = math.inf
+    ) -> list[Outcome]:
+        """Refine each request's task, in order; what cannot be refined is its error.
+
+        At the deadline, of `time.monotonic()`, nobody waits for it any more.
+        """
+        return await self._in_turn(partial(self._refine_all, deadline=deadline), requests)
+
+    def require_pool(self, recipe: str | None) -> None:
+        """Refuse a recipe of another pool at once, not when its turn comes; None is of any.
+
+        Before the edge model is loaded nothing is known of its pool, nor is anybody waiting.
+
+        Raises:
+            RecipeMismatch, RecipeInvalid: it is of another pool, or none.
+        """
+        if recipe is None or self._refiner is None:
+            return
+        if Recipe.from_text(recipe).pool_id != self._refiner.pool_id:
+            raise RecipeMismatch("the recipe is of another pool")
+
+    async def _in_turn(self, work: Callable[[_Asked], _Found], asked: _Asked) -> _Found:
+        """Do a piece of work in a thread, one at a time.
+
+        A thread cannot be stopped: where its caller gives up the turn still lasts until it ends.
+        """
+        await self._turn.acquire()
+        running = asyncio.ensure_future(asyncio.to_thread(work, asked))
+        running.add_done_callback(self._end_turn)
+        return await asyncio.shield(running)
+
+    def _end_turn(self, done: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not done.cancelled():
+            done.exception()  # a caller that gave up does not ask for it
 
     def _measure(self, request: MeasureRequest) -> MeasureReply:
         started = time.monotonic()
@@ -164,11 +203,13 @@ class RefinerActor:
             measure_seconds=time.monotonic() - started,
         )
 
-    def _refine_all(self, requests: Sequence[RefineRequest]) -> list[Outcome]:
+    def _refine_all(
+        self, requests: Sequence[RefineRequest], deadline: float = math.inf
+    ) -> list[Outcome]:
         started = time.monotonic()
         try:
-            refined = self._refine_together(self._loaded(), requests)
-        except LoragenError as error:  # the edge model cannot be loaded
+            refined = self._refine_together(self._loaded(), requests, deadline)
+        except LoragenError as error:  # the edge model cannot be loaded, or it took too long
             return [error] * len(requests)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, its callers get an answer
             # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
@@ -189,11 +230,11 @@ class RefinerActor:
         ]
 
     def _refine_together(
-        self, refiner: Refiner, requests: Sequence[RefineRequest]
+        self, refiner: Refiner, requests: Sequence[RefineRequest], deadline: float
     ) -> list[Refined | LoragenError]:
         read = [_read(refiner, request) for request in requests]
         lessons = [each for each in read if not isinstance(each, LoragenError)]
-        fitted = iter(refiner.fit(lessons) if lessons else ())
+        fitted = iter(refiner.fit(lessons, deadline=deadline) if lessons else ())
         return [
             each if isinstance(each, LoragenError) else _examined(refiner, each, next(fitted))
             for each in read

@@ -54,7 +54,8 @@ def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -
     said = answers(
         edge, [probe.bare for probe in known], gates_LMR, max_tokens=max(map(len, wanted))
     )
-    same = [own == answer for own, answer in zip(said, wanted, strict=True)]
+    # An answer of the model's own may have been cut where another goes on.
+    same = [own[: len(answer)] == answer for own, answer in zip(said, wanted, strict=True)]
     effect = without - with_prompt
     score = None if effect < FLOOR_NATS else 1 - (with_recipe - with_prompt) / effect
     return Fidelity(
@@ -63,6 +64,16 @@ def measure(edge: EdgeModel, probes: Sequence[Probe], gates_LMR: torch.Tensor) -
         does_harm=score is not None and score < _WORSE,
         doubt=own_B.mean().item() if len(own_B) else None,
     )
+
+
+@torch.inference_mode()
+def doubt(edge: EdgeModel, probes: Sequence[Probe]) -> float | None:
+    """Return how unsure the edge model is under the prompt of its own answers, as in `Fidelity`.
+
+    The probes have their answers.
+    """
+    own = [(probe.prompted, probe.answer or ()) for probe in probes if probe.is_own]
+    return _losses(edge, own).mean().item() if own else None
 
 
 def _losses(

@@ -7,6 +7,8 @@ Tasks are fitted side by side, and independently: each has its own loss, its own
 being elementwise, its own steps.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -14,6 +16,7 @@ from typing import Final
 
 import torch
 
+from loragen.errors import DeadlineExceeded
 from loragen.method.edge import EdgeModel
 from loragen.method.probes import Chat, Probe, answer_losses, answered, are_said, batches
 
@@ -54,11 +57,17 @@ def refine(
     spec: RefineSpec,
     *,
     rank: int = 1,
+    deadline: float = math.inf,
 ) -> torch.Tensor:
     """Return fitted gates [B, L, M, N] of tasks with these probes, starting from given gates.
 
     Each gate is that of an expert of `rank`. The edge model's weights must not ask for gradients.
+    A further round begins only where it can be over by the deadline, of `time.monotonic()`.
+
+    Raises:
+        DeadlineExceeded: the first round was not.
     """
+    started = time.monotonic()
     lessons = [
         [
             (probe.bare, probe.answer or ())
@@ -66,14 +75,15 @@ def refine(
         ]
         for probes in tasks
     ]
-    gates_BLMN = _fitted(edge, lessons, start_BLMN.detach(), spec, spec.lr, rank)
+    gates_BLMN = _fitted(edge, lessons, start_BLMN.detach(), spec, spec.lr, rank, deadline)
+    took = time.monotonic() - started
     said = [_said(edge, *each, rank) for each in zip(lessons, gates_BLMN, strict=True)]
     for number in range(1, spec.rounds):
         late = [task for task, share in enumerate(said) if share < _ENOUGH]
-        if not late:
+        if not late or time.monotonic() + took > deadline:
             break
         chosen, rate = [lessons[task] for task in late], spec.lr * _LATER**number
-        fitted_BLMN = _fitted(edge, chosen, gates_BLMN[late], spec, rate, rank)
+        fitted_BLMN = _fitted(edge, chosen, gates_BLMN[late], spec, rate, rank, math.inf)
         for task, lesson, gates_LMN in zip(late, chosen, fitted_BLMN, strict=True):
             share = _said(edge, lesson, gates_LMN, rank)
             if share >= said[task]:
@@ -88,13 +98,16 @@ def _fitted(
     spec: RefineSpec,
     rate: float,
     rank: int,
+    deadline: float,
 ) -> torch.Tensor:
-    """Return the gates of tasks after one round."""
+    """Return the gates of tasks after one round; see `refine`."""
     draws = [Random(0) for _ in lessons]
     gates_BLMN = start_BLMN.clone().requires_grad_()
     optimizer = torch.optim.Adam([gates_BLMN], lr=rate)
     owners = [task for task in range(len(lessons)) for _ in range(spec.probes_per_step)]
     for step in range(spec.steps):
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"refining got to step {step} of {spec.steps} in time")
         chats = [
             chat
             for rng, lesson in zip(draws, lessons, strict=True)

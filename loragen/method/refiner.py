@@ -5,9 +5,10 @@ the refined one, as int8 bytes, the way they are served. A task that comes witho
 messages of the examples in its prompt, and self-generated ones.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final, Self
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong
 from loragen.examples import example_messages
 from loragen.method.edge import EdgeModel
-from loragen.method.fidelity import Fidelity, measure
+from loragen.method.fidelity import Fidelity, doubt, measure
 from loragen.method.gatespace import stack_gates
 from loragen.method.pool import Pool
 from loragen.method.probes import Probe, answered
@@ -136,8 +137,12 @@ class Refiner:
         held_out = max(_LEAST_HELD_OUT, len(known) // _HELD_OUT_SHARE)
         return Lesson(known[held_out:], known[:held_out], start)
 
-    def fit(self, lessons: Sequence[Lesson]) -> list[torch.Tensor]:
-        """Return fitted gates [L, M, N] of each lesson, one per expert."""
+    def fit(self, lessons: Sequence[Lesson], *, deadline: float = math.inf) -> list[torch.Tensor]:
+        """Return fitted gates [L, M, N] of each lesson, one per expert.
+
+        Raises:
+            DeadlineExceeded: not by the deadline, of `time.monotonic()`.
+        """
         spec = self._pool.spec
         starts = stack_gates([each.start for each in lessons], self.pool_id, spec)
         gates_BLMN = refine(
@@ -146,6 +151,7 @@ class Refiner:
             starts[..., :: spec.rank],
             self._spec,
             rank=spec.rank,
+            deadline=deadline,
         )
         return list(gates_BLMN)
 
@@ -157,7 +163,11 @@ class Refiner:
         """
         recipe = Recipe.encode(gates_LMN.numpy(), pool_id=self.pool_id, level=Level.DENSE)
         pair = stack_gates([lesson.start, recipe], self.pool_id, self._pool.spec)
-        before, after = (measure(self._edge, lesson.held_out, gates) for gates in pair)
+        # Doubt is the prompt's alone: fitting on a probe does not change it, and more know better.
+        unsure = doubt(self._edge, [*lesson.fitted, *lesson.held_out])
+        before, after = (
+            replace(measure(self._edge, lesson.held_out, gates), doubt=unsure) for gates in pair
+        )
         return Refined(recipe, before, after, len(lesson.fitted), len(lesson.held_out))
 
     def measure(
@@ -187,8 +197,8 @@ class Refiner:
         """Return probes with their answers; so many made up where none are given."""
         system = [{"role": "system", "content": prompt}] if prompt else []
         if probes is None:
-            shown = self._shown(prompt, system, tools)[: count // 2]
-            expected = self._expected(system, tools, count)
+            shown = self._fitting(example_messages(prompt), system, tools)[: count // 2]
+            expected = self._fitting(self._expected(system, tools, count), system, tools)
             messages = list(dict.fromkeys([*shown, *expected]))[:count]
             _require_enough(messages)
             # An example's own answer is not taken: worth is measured against what the model says
@@ -197,28 +207,28 @@ class Refiner:
         asked = [self._probe(system, tools, *probe) for probe in probes]
         return answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
 
-    def _shown(
-        self, prompt: str, system: Sequence[dict[str, str]], tools: Sequence[Tool]
+    def _fitting(
+        self, messages: Sequence[str], system: Sequence[dict[str, str]], tools: Sequence[Tool]
     ) -> list[str]:
-        """Return the messages of the prompt's examples that the context has room for."""
-        messages: list[str] = []
-        for message in example_messages(prompt):
+        """Return those messages that the context has room for, and no longer than a probe's."""
+        fitting: list[str] = []
+        for message in messages:
             with suppress(PromptTooLong):
                 self._probe(system, tools, message, None)
-                messages.append(message)
-        return [message for message in messages if len(message) <= MAX_PROBE_CHARS]
+                fitting.append(message)
+        return [message for message in fitting if len(message) <= MAX_PROBE_CHARS]
 
     def _expected(
         self, system: Sequence[dict[str, str]], tools: Sequence[Tool], count: int
     ) -> list[str]:
         turn = user_turn(self._own, system, [tool.body() for tool in tools])
-        room = self._context - len(self._encode(turn[0])) - self._spec.max_answer_tokens
+        around = len(self._encode(turn[0])) + len(self._encode(turn[1]))
+        room = self._context - around - self._spec.max_answer_tokens
         if room < 1:
             raise PromptTooLong("the prompt leaves the edge model no room for a message")
-        messages = expected_messages(
+        return expected_messages(
             self._edge, self._tokenizer, turn, count=count, max_tokens=min(48, room)
         )
-        return [message for message in messages if len(message) <= MAX_PROBE_CHARS]
 
     def _probe(
         self,

@@ -1,12 +1,13 @@
 """A refiner without a model: gates from a hash of prompt and probes, one token per character."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 
-from loragen.errors import PromptTooLong
+from loragen.errors import DeadlineExceeded, PromptTooLong
 from loragen.recipe import Gates, Level, Recipe
 from loragen.tools import Tool
 from tests.fakes.fake_generator import EXPERTS, LAYERS, LINEARS, FakeHead
@@ -78,7 +79,9 @@ class FakeRefiner:
         recipe.require_pool(self.pool_id, layers=LAYERS, linears=LINEARS, experts=EXPERTS)
         return FakeMeasured(FakeScore(0.7, 0.75), 16 if probes is None else len(probes))
 
-    def fit(self, lessons: Sequence[tuple[str, int]]) -> list[Gates]:
+    def fit(self, lessons: Sequence[tuple[str, int]], *, deadline: float) -> list[Gates]:
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded("too late")
         self.fits += 1
         return [_gates(text) for text, _ in lessons]
 

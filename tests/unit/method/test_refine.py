@@ -1,11 +1,14 @@
 """Refining makes gates say what the prompt said, each task for itself."""
 
+import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from loragen.errors import DeadlineExceeded
 from loragen.method.bootstrap import bootstrap_experts
 from loragen.method.edge import EdgeModel, linears_of
 from loragen.method.fidelity import measure
@@ -76,6 +79,27 @@ def test_only_a_task_whose_answers_are_not_said_goes_through_another_round(edge:
     assert (one[1] - two[1]).abs().max() > 1e-3
 
 
+def test_a_task_that_is_not_fitted_by_the_deadline_is_given_up(edge: EdgeModel) -> None:
+    with pytest.raises(DeadlineExceeded, match="step 0 of 60"):
+        refine(edge, [task(65)], torch.zeros(1, *SHAPE), SPEC, deadline=time.monotonic())
+
+
+def test_another_round_begins_only_where_it_can_be_over_in_time(
+    edge: EdgeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = RefineSpec(steps=3, lr=0.01, probes_per_step=2, max_answer_tokens=4)
+
+    def fitted(rounds: int, deadline: float) -> torch.Tensor:
+        ticks = count()
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+        wanted = replace(spec, rounds=rounds)
+        return refine(edge, [task(90)], torch.zeros(1, *SHAPE), wanted, deadline=deadline)
+
+    # A look at the clock is a second: the first round is over after 4, and then it is 5.
+    assert fitted(2, 8.5).equal(fitted(1, 8.5))
+    assert not fitted(2, 9.5).equal(fitted(1, 9.5))
+
+
 def test_an_answer_is_said_if_greedy_generation_says_it(edge: EdgeModel) -> None:
     questions = [[7, 8], [9, 3, 4], [5]]
     own = edge.generate(questions, max_tokens=4)
@@ -116,6 +140,17 @@ def test_fidelity_is_nothing_without_gates_and_rises_with_refining(edge: EdgeMod
     refined = measure(edge, probes, gates[0])
     assert refined.score is not None
     assert refined.score > 0.1
+
+
+def test_an_own_answer_that_was_cut_agrees_with_one_that_goes_on(edge: EdgeModel) -> None:
+    long = edge.generate([[9, 3, 4]], max_tokens=8)[0]
+    assert len(edge.generate([[7, 8]], max_tokens=8)[0]) == 8
+    cut = edge.generate([[7, 8]], max_tokens=4)[0]
+    probes = [Probe([7, 8], [7, 8], cut, is_own=True), Probe([9, 3, 4], [9, 3, 4], [*long, END])]
+    assert measure(edge, probes[:1], torch.zeros(SHAPE)).agreement == 1.0
+    assert measure(edge, probes, torch.zeros(SHAPE)).agreement >= 0.5
+    other = Probe([7, 8], [7, 8], [*cut[:-1], cut[-1] + 1], is_own=True)
+    assert measure(edge, [other], torch.zeros(SHAPE)).agreement == 0.0
 
 
 def test_a_prompt_without_effect_has_no_fidelity(edge: EdgeModel) -> None:

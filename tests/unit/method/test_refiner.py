@@ -143,6 +143,20 @@ def test_examples_are_at_most_half_and_those_too_long_are_left_out(brief: Refine
         brief.lesson(prompt, [(long, None), *PROBES])
 
 
+def test_messages_made_up_that_do_not_fit_beside_the_prompt_are_left_out(
+    brief: Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [f"{number}?" for number in range(8)]
+    monkeypatch.setattr(
+        "loragen.method.refiner.expected_messages", lambda *_, **__: ["x" * 40, *short]
+    )
+    turn = len(ids("<|system|><|end|><|user|><|end|><|assistant|>"))
+    prompt = "x" * (brief._context - brief._spec.max_answer_tokens - turn - 39)
+    lesson = brief.lesson(prompt, None)
+    probes = [*lesson.fitted, *lesson.held_out]
+    assert asked(probes) == {tuple(ids(f"<|user|>{each}<|end|><|assistant|>")) for each in short}
+
+
 def test_doubt_is_how_unsure_the_model_is_of_its_own_answers(refiner: Refiner) -> None:
     gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS)
     recipe = Recipe.encode(gates.numpy(), pool_id=refiner.pool_id, level=Level.DENSE)

@@ -1,20 +1,33 @@
 """Batches of the refiner's actor: order, one fit, and failures that stay with their task."""
 
+import asyncio
+import time
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 
-from loragen.errors import ArtifactCorrupt, LoragenError, PromptTooLong, RecipeInvalid
-from loragen.wire import ProbeText, RefineReply, RefineRequest
+from loragen.errors import (
+    ArtifactCorrupt,
+    DeadlineExceeded,
+    LoragenError,
+    PromptTooLong,
+    RecipeInvalid,
+    RecipeMismatch,
+)
+from loragen.recipe import Level, Recipe
+from loragen.wire import MeasureRequest, ProbeText, RefineReply, RefineRequest
 from router_service.refiner_actor import RefinerActor
-from tests.fakes.fake_refiner import FakeRefined, FakeRefiner
+from tests.fakes.fake_generator import EXPERTS, LAYERS, LINEARS
+from tests.fakes.fake_refiner import FakeMeasured, FakeRefined, FakeRefiner
 
 PROBES = tuple(ProbeText(input=f"Question {number}?") for number in range(8))
 
 
 class BrokenRefiner(FakeRefiner):
-    def fit(self, lessons: Sequence[tuple[str, int]]) -> list[Any]:
+    def fit(self, lessons: Sequence[tuple[str, int]], *, deadline: float) -> list[Any]:
         raise RuntimeError(f"cannot fit {lessons}")
 
 
@@ -23,6 +36,24 @@ class DivergingRefiner(FakeRefiner):
         if lesson[0].startswith("wild"):
             raise RecipeInvalid("gates must be finite")
         return super().examine(lesson, gates)
+
+
+class HeldRefiner(FakeRefiner):
+    """Measures when it is let go on; tells how many measures go on at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = 0
+        self.may_end = Event()
+        self.has_begun = Event()
+
+    def measure(self, *args: Any, **options: Any) -> FakeMeasured:
+        self.at_once += 1
+        assert self.at_once == 1
+        self.has_begun.set()
+        assert self.may_end.wait(10)
+        self.at_once -= 1
+        return super().measure(*args, **options)
 
 
 def request(prompt: str) -> RefineRequest:
@@ -83,3 +114,44 @@ async def test_what_cannot_be_loaded_is_tried_again() -> None:
     assert isinstance(second, RefineReply)
     await actor.refine_batch([request("a")])
     assert len(loads) == 2
+
+
+async def test_a_measure_that_nobody_waits_for_keeps_its_turn_until_it_ends() -> None:
+    """Two at once would read each other's gates."""
+    refiner = HeldRefiner()
+    actor = RefinerActor("one", lambda: refiner)
+    (reply,) = await actor.refine_batch([request("a")])
+    assert isinstance(reply, RefineReply)
+    asked = MeasureRequest(edge_model="one", prompt="a", recipe=reply.recipe)
+    first = asyncio.create_task(actor.measure(asked))
+    await asyncio.to_thread(refiner.has_begun.wait, 10)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(actor.measure(asked))
+    done, _ = await asyncio.wait([second], timeout=0.2)
+    assert not done
+    refiner.may_end.set()
+    assert (await second).probes == 16
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_ends() -> None:
+    refiner = FakeRefiner()
+    actor = RefinerActor("one", lambda: refiner)
+    past = time.monotonic()
+    outcomes = await actor.refine_batch([request("a"), request("b")], deadline=past)
+    assert [type(outcome) for outcome in outcomes] == [DeadlineExceeded] * 2
+    assert refiner.fits == 0
+
+
+async def test_a_recipe_of_another_pool_is_refused_once_the_pool_is_known() -> None:
+    actor = RefinerActor("one", FakeRefiner)
+    (reply,) = await actor.refine_batch([request("a")])
+    assert isinstance(reply, RefineReply)
+    gates = np.zeros((LAYERS, LINEARS, EXPERTS), np.float32)
+    other = Recipe.encode(gates, pool_id="ab" * 32, level=Level.DENSE).text
+    RefinerActor("one", FakeRefiner).require_pool(other)  # nothing is loaded
+    for own in (reply.recipe, None):
+        actor.require_pool(own)
+    with pytest.raises(RecipeMismatch):
+        actor.require_pool(other)
