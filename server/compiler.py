@@ -190,7 +190,7 @@ class Compiler:
         return reply, recipe
 
     async def _accept(self, stored: Task, reply: CompileReply, recipe: Recipe) -> Resolved:
-        task = stored.on(recipe.pool_id)
+        task = self._pools.placed(stored, recipe.pool_id)
         ref = RecipeRef(
             id=recipe.id,
             bytes=len(recipe.data),

@@ -20,6 +20,7 @@ from loragen.errors import (
     NotFound,
     Overloaded,
     PromptTooLong,
+    RecipeInvalid,
     RecipeMismatch,
     RequestTooLarge,
 )
@@ -39,7 +40,7 @@ _KNOWN: Final[Mapping[str, type[LoragenError]]] = {
     error.code: error
     for error in (
         DeadlineExceeded, EdgeModelNotFound, InvalidRequest, NotFound, PromptTooLong,
-        RecipeMismatch,
+        RecipeInvalid, RecipeMismatch,
     )
 } | {RequestTooLarge.code: PromptTooLong}  # fmt: skip
 """What a refusal of the router service is to its caller, by its code."""

@@ -9,20 +9,17 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from loragen import metrics
 from loragen.background import JOB_ENDS_SECONDS, end
 from loragen.errors import (
-    DeadlineExceeded,
-    EdgeModelNotFound,
     GeneratorUnavailable,
+    InvalidRequest,
     LoragenError,
-    NotFound,
     Overloaded,
-    RecipeMismatch,
     TaskNotFound,
 )
 from loragen.leases import LEASE_SECONDS, hold, keep
@@ -45,19 +42,14 @@ _Key = tuple[str, str, str]
 
 _LEASE_DIGITS: Final = 16
 _AT_ONCE: Final = 8
-"""Measures that one gateway waits for; beyond them tenants take turns, up to a bound that leaves
-some unmeasured of a tenant that brings very many."""
-_NOT_THE_TASKS: Final = (
-    *(GeneratorUnavailable, Overloaded, DeadlineExceeded),
-    *(EdgeModelNotFound, NotFound, RecipeMismatch),
-)
-"""Failures that say nothing about a task: the refiner is away, slow, elsewhere, of another pool."""
+"""Measures of an edge model that one gateway waits for; beyond them tenants take turns, up to a
+bound that leaves some unmeasured of a tenant that brings very many."""
 _RETRIES: Final = 60
 _RETRY_SECONDS: Final = 5.0
 """Pause before a refiner that is away or full is asked again."""
 _REMIND_SECONDS: Final = 300.0
-"""Between two requests of a task that look whether its measure was lost: it may have failed, and
-would fail again."""
+"""Between two requests of a task that look whether its measure, or the refine after it, was lost:
+it may have failed, and would fail again."""
 
 
 class Measuring:
@@ -86,7 +78,7 @@ class Measuring:
         self._standing = standing
         self._wait_seconds = wait_seconds
         self._retry_seconds = retry_seconds
-        self._turns = Turns(_AT_ONCE)
+        self._turns = {model: Turns(_AT_ONCE) for model in self._generators}
         self._running: dict[_Key, asyncio.Task[None]] = {}
         self._reminded: set[_Key] = set()
         self._reminded_since = -math.inf
@@ -102,7 +94,9 @@ class Measuring:
 
     def remind(self, task: Task) -> None:
         """Start where whoever began may have died; a request does so now and then."""
-        if task.recipe is None or task.measured is not None or not self.is_on(task.edge_model):
+        is_measured = task.measured is not None
+        is_lost = self._standing.lacks_refine(task) if is_measured else task.recipe is not None
+        if not is_lost or not self.is_on(task.edge_model):
             return
         now = time.monotonic()
         if now - self._reminded_since > _REMIND_SECONDS:
@@ -110,7 +104,10 @@ class Measuring:
             self._reminded_since = now
         if (key := _key(task)) not in self._reminded:
             self._reminded.add(key)
-            self.start(task)
+            if is_measured:
+                self._run(key, lambda: self._refine_lost(task))
+            else:
+                self.start(task)
 
     def start_live(self, task: Task, live: Sequence[ProbeText]) -> None:
         """Measure a task's recipe again, on live messages; they are kept in memory alone.
@@ -120,12 +117,15 @@ class Measuring:
         self._start(task, live)
 
     def _start(self, task: Task, live: Sequence[ProbeText]) -> None:
-        key = _key(task)
-        if key in self._running or not self.is_on(task.edge_model):
-            return
-        running = asyncio.create_task(self._measure(*key, live))
-        self._running[key] = running
-        running.add_done_callback(lambda _: self._running.pop(key, None))
+        if self.is_on(task.edge_model):
+            key = _key(task)
+            self._run(key, lambda: self._measure(task.edge_model, *key, live))
+
+    def _run(self, key: _Key, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if key not in self._running:
+            running = asyncio.create_task(work())
+            self._running[key] = running
+            running.add_done_callback(lambda _: self._running.pop(key, None))
 
     async def wait(self, task: Task) -> Task:
         """Return the task as it is once this gateway has measured it, or was not done in time."""
@@ -140,12 +140,17 @@ class Measuring:
         await end(list(self._running.values()), again_seconds=JOB_ENDS_SECONDS)
 
     async def _measure(
-        self, tenant: str, task_id: str, pool_id: str, live: Sequence[ProbeText]
+        self,
+        edge_model: str,
+        tenant: str,
+        task_id: str,
+        pool_id: str,
+        live: Sequence[ProbeText],
     ) -> None:
         lease = f"measure:{tenant}:{task_id}:{pool_id[:_LEASE_DIGITS]}"
         token = secrets.token_hex(16)
         try:
-            async with self._turns.turn(tenant):
+            async with self._turns[edge_model].turn(tenant):
                 if not await self._shared.leases.acquire(lease, token, seconds=LEASE_SECONDS):
                     self._reminded.discard((tenant, task_id, pool_id))
                     return  # another gateway measures it, or has died within the last seconds
@@ -193,9 +198,7 @@ class Measuring:
         )
         try:
             reply = await self._patiently(self._generators[task.edge_model], request)
-        except _NOT_THE_TASKS:
-            raise
-        except LoragenError as error:
+        except InvalidRequest as error:  # all else says nothing about the task, and may pass
             logger.warning("recipe not measured", extra={"task_id": task.id, "code": error.code})
             return Measurement.of(recipe.id, failure=error.code)
         return Measurement.of(
@@ -232,9 +235,15 @@ class Measuring:
         self._standing.note(stored, changed)
         return changed
 
+    async def _refine_lost(self, task: Task) -> None:
+        try:
+            await self._refine(task, ())
+        except Exception as error:  # the boundary of a background job: it must be heard of
+            logger.error("refine failed", exc_info=error, extra={"task_id": task.id})
+
     async def _refine(self, task: Task, live: Sequence[ProbeText]) -> None:
         serves = self._standing.withheld(task) is None
-        if task.policy.refine != "auto" or (serves and self._refinement.is_busy):
+        if task.policy.refine != "auto" or (serves and self._refinement.is_busy(task.edge_model)):
             return
         pool_id = None if task.recipe is None else task.recipe.pool_id
         with suppress(LoragenError):  # somebody is refining it, or the refiner is away

@@ -77,6 +77,15 @@ class Pools:
         view = task.best_of(self.order(task.edge_model), self._withheld)
         return view if view.recipe is not None or self.is_managed(task.edge_model) else task
 
+    def placed(self, task: _Task, pool_id: str) -> _Task:
+        """Return a task on a pool, with what it has for the pool that serves kept for sure.
+
+        A task keeps the recipes of two pools: a third takes the place of the one that does not
+        serve, be it that of an upgrade that was given up.
+        """
+        serving = self.state(task.edge_model).serving
+        return (task if serving in (None, pool_id) else task.on(serving)).on(pool_id)
+
     def shown(self, task: _Task) -> _Task:
         """Return a task as the API shows it: where no pool was ever upgraded, as it is stored."""
         return self.chosen(task) if self.is_managed(task.edge_model) else task

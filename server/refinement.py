@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from loragen import metrics
@@ -39,7 +39,7 @@ from server.turns import Turns
 logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
-"""Refines that one gateway waits for; beyond them tenants take turns."""
+"""Refines of an edge model that one gateway waits for; beyond them tenants take turns."""
 _WAITING: Final = 1_000
 """Each of them keeps a lease alive meanwhile."""
 
@@ -61,25 +61,29 @@ class Refinement:
         self._recipes = recipes
         self._resolver = resolver
         self._standing = standing
-        self._turns = Turns(_AT_ONCE, max_waiting=_WAITING)
-        self._running: set[asyncio.Task[None]] = set()
+        self._turns = {model: Turns(_AT_ONCE, max_waiting=_WAITING) for model in generators}
+        self._running: dict[asyncio.Task[None], str] = {}
 
     def covers(self, edge_model: str) -> bool:
         """Whether tasks of an edge model can be refined."""
         return edge_model in self._generators
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether refines wait for their turn: what can be left had better be."""
-        return len(self._running) >= _AT_ONCE
+    def is_busy(self, edge_model: str) -> bool:
+        """Whether refines of an edge model wait for their turn: what can be left had better be."""
+        return list(self._running.values()).count(edge_model) >= _AT_ONCE
 
     async def start(
-        self, task: Task, probes: Sequence[ProbeText], *, pool_id: str | None = None
+        self,
+        task: Task,
+        probes: Sequence[ProbeText],
+        *,
+        pool_id: str | None = None,
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Begin to refine a task on these probes; without any, on self-generated ones.
 
         Its recipe for a given pool is refined, else the one that serves, which is compiled if there
-        is none.
+        is none. `admit` counts the refine where nothing else is in its way, or raises.
 
         Raises:
             InvalidRequest: its edge model has no pool.
@@ -92,14 +96,19 @@ class Refinement:
                 f"model {task.edge_model!r} has neither generator nor pool: nothing to refine on"
             )
         await generator.ping()
+        being_refined = Conflict(f"task {task.id!r} is being refined")
+        if await self.running(task.tenant, [task.id]):
+            raise being_refined
+        if admit is not None:
+            await admit()
         token = secrets.token_hex(16)
         if not await self._shared.leases.acquire(
             _lease(task.tenant, task.id), token, seconds=LEASE_SECONDS
         ):
-            raise Conflict(f"task {task.id!r} is being refined")
+            raise being_refined
         running = asyncio.create_task(self._refine(task, probes, generator, token, pool_id))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._running[running] = task.edge_model
+        running.add_done_callback(self._running.pop)
 
     async def running(self, tenant: str, task_ids: Collection[str]) -> set[str]:
         """Return those of a tenant's tasks that some gateway is refining."""
@@ -152,7 +161,7 @@ class Refinement:
     ) -> RefineOutcome:
         task = resolved.task
         try:
-            async with self._turns.turn(task.tenant):
+            async with self._turns[task.edge_model].turn(task.tenant):
                 try:
                     reply = await generator.refine(_request(resolved, probes))
                 except RecipeMismatch:  # of a pool that is gone, which no request has met yet
@@ -190,7 +199,7 @@ class Refinement:
             found = await self._shared.store.get(task.tenant, task.id)
             if found is None:
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")
-            stored = found if pool_id is None else found.on(pool_id)
+            stored = found if pool_id is None else self._resolver.placed(found, pool_id)
             changed = stored.model_copy(update=judge(stored))
             if not await self._shared.store.update(changed):
                 raise TaskNotFound(f"task {task.id!r} was deleted", param="task_id")

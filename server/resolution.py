@@ -60,12 +60,10 @@ async def resolve_request(
         return resolution
     task, conversation = resolution.task, resolution.conversation
     assert task is not None
+    parts.measuring.remind(task)
     withheld = parts.standing.withheld(task)
     if withheld is not None:
-        if withheld == "not_measured":
-            parts.measuring.start(task)  # unless it is under way: whoever began may have died
         return resolution.without_recipe(withheld)
-    parts.measuring.remind(task)
     switch = request.loragen.switch or parts.switch
     if switch == "now" or conversation is None:
         return resolution

@@ -8,12 +8,14 @@ not have that digest are dropped and compiled again.
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager
 
 from loragen import metrics
 from loragen.background import JOB_ENDS_SECONDS, end
 from loragen.errors import StoreUnavailable, TaskNotFound
+from loragen.leases import hold
 from loragen.task import PERMANENT_REASONS, FallbackReason, RecipeRef, Task, TaskRecord
-from server.compiler import Compiler
+from server.compiler import Compiler, recipe_lease
 from server.memory import Asked, Key, MemoryTier, Resolved
 from server.pools import Pools
 from server.recipe_tier import RecipeTier
@@ -100,6 +102,16 @@ class Resolver:
         ref = view.recipe
         return Resolved(view, None if ref is None else await self._recipes.find(view, ref))
 
+    def held(self, task: Task) -> AbstractAsyncContextManager[None]:
+        """Wait until no gateway compiles a task, and keep it as it is for the length of a block.
+
+        Nor does a measure or a refine change it meanwhile.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        return hold(self._shared.leases, recipe_lease(task))
+
     async def recompile(self, refused: Resolved) -> Resolved:
         """Return what else a task can be served with: no worker takes the recipe it has.
 
@@ -154,6 +166,10 @@ class Resolver:
         """Forget the recipes of a deleted task."""
         for ref in task.recipes:
             await self._recipes.delete(task, ref)
+
+    def placed(self, task: Task, pool_id: str) -> Task:
+        """Return a task on a pool, as `Pools.placed` does."""
+        return self._pools.placed(task, pool_id)
 
     def is_managed(self, model: str) -> bool:
         """Whether a pool of the model was ever upgraded."""

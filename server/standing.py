@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from loragen import metrics
+from loragen.errors import GeneratorUnavailable, LoragenError, Overloaded
 from loragen.gate import Gate
 from loragen.measurement import Measurement
 from loragen.task import FallbackReason, Task, TaskRecord
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 REFINE_PAUSE_SECONDS: Final = 600.0
 """Least pause between refines of a task that live messages ask for."""
+
+_NOT_THE_TASKS: Final = (GeneratorUnavailable.code, Overloaded.code, LoragenError.code)
+"""Failures of a refine that say nothing about the task: the refiner was away, full, or failed."""
 
 
 class Standing:
@@ -39,9 +43,9 @@ class Standing:
         """
         bars = self._bars.get(task.edge_model, Gate())
         reason = task.withheld(bars)
-        if reason is None and task.edge_model in self._are_measured:
-            return "not_measured" if task.is_on_probation(bars) else None
-        return reason
+        if task.edge_model not in self._are_measured:  # nobody would ever measure it
+            return None if task.measured is None else reason
+        return "not_measured" if reason is None and task.is_on_probation(bars) else reason
 
     def is_to_be_refined(self, task: Task) -> bool:
         """Whether a task that was just measured is refined by itself.
@@ -61,6 +65,19 @@ class Standing:
         return bars.is_to_be_refined(
             found.fidelity, found.doubt, found.agreement, is_made_up=is_made_up
         )
+
+    def lacks_refine(self, task: Task) -> bool:
+        """Whether the refine that a task's measure asked for never was, or failed for others' sake.
+
+        Its gateway has died, or what could be left was left. One that took too long is not tried
+        again: it would as well.
+        """
+        found, last = task.measured, task.refine
+        if found is None or found.by != "measure" or task.policy.refine != "auto":
+            return False
+        was_away = last is None or last.reason in _NOT_THE_TASKS
+        is_older = last is not None and (last.at or 0) < (found.at or 0)
+        return (was_away or is_older) and self.is_to_be_refined(task)
 
     def passes(self, task: Task, measurement: Measurement) -> bool:
         """Whether a recipe of a task with this measurement would serve it."""

@@ -27,7 +27,7 @@ async def create_task(request: CreateTaskRequest, parts: Parts, owner: Owner) ->
     A name given is the task's from here on: its version 1, unless it is the task's already.
     """
     task, is_new = await register(request, parts, owner, name=request.name)
-    task = await finish(task, parts, wait=request.wait)
+    task = await finish(task, parts, wait=request.wait, is_new=is_new)
     name = request.name or (await _names(parts, owner, [task]))[task.id]
     (shown,) = await task_objects(parts, owner, [task], {task.id: name})
     status = (202 if task.status == "compiling" else 201) if is_new else 200
@@ -72,8 +72,11 @@ async def refine_task(
     `refine`.
     """
     task = await _require(parts, owner, task_id)
-    await parts.gatekeeper.take_compile(parts.tenant(owner))
-    await parts.refinement.start(task, request.probes or task.probes)
+    await parts.refinement.start(
+        task,
+        request.probes or task.probes,
+        admit=lambda: parts.gatekeeper.take_compile(parts.tenant(owner)),
+    )
     (shown,) = await task_objects(parts, owner, [task], await _names(parts, owner, [task]))
     return {**shown, "refine": _refine_object(None, is_running=True)}
 

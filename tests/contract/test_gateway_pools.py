@@ -1,5 +1,6 @@
 """Workers of two pools behind one gateway: no recipe is mixed from another pool than its own."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -173,6 +174,29 @@ def test_what_is_measured_for_the_coming_pool_is_refined_for_that(
         start = gate.generator.refines[0].start
         assert start == recipe_of(PROMPT, pool_id=NEW_POOL).text
         assert used(gate, task_id) == recipe_of(PROMPT).id
+
+
+def test_an_upgrade_after_one_that_was_given_up_keeps_the_recipes_that_serve(
+    two: tuple[Gateway, Gateway], valkey: Valkey, namespace: str, new: FakeWorker
+) -> None:
+    task_id = two[0].create(PROMPT)["id"]
+
+    def compiles() -> int:
+        return sum(gate.generator.calls[PROMPT] for gate in two)
+
+    for pool in (NEW_POOL, "11" * 32):
+        known = compiles()
+        new.pool_id = pool
+        for gate in two:
+            gate.generator.more_pools = (pool,)
+        agree(valkey, namespace, serving=POOL_ID, coming=pool)
+        while compiles() == known:  # by the gateway that holds the lease
+            time.sleep(0.05)
+        wait_until(lambda: len(list(valkey.client.scan_iter(f"{namespace}:recipe:*"))) == 2)
+        assert uses(two, task_id, recipe_of(PROMPT))
+        agree(valkey, namespace, serving=POOL_ID)
+        wait_until(lambda: uses(two, task_id, recipe_of(PROMPT)))
+    assert compiles() == 3  # once for each pool: the one that serves was not lost
 
 
 def test_tasks_that_are_damaged_hold_no_others_up(

@@ -55,3 +55,44 @@ def test_live_messages_ask_for_a_refine_once_in_ten_minutes(
     task = measured(by, 0.7, 0.7, refine=last)
     standing = Standing({task.edge_model: BARS}, measured=(task.edge_model,), clock=lambda: now)
     assert standing.is_to_be_refined(task) == is_to_be_refined
+
+
+def test_where_nothing_is_measured_no_task_waits_for_it() -> None:
+    task = task_of(0).model_copy(update={"recipe": REF, "measurement": None, "needs_measure": True})
+    low = measured("measure", 0.5, 0.5)
+    for models, withheld in (((task.edge_model,), "not_measured"), ((), None)):
+        standing = Standing({task.edge_model: BARS}, measured=models)
+        assert standing.withheld(task) == withheld
+        assert standing.withheld(low) == "low_fidelity"
+
+
+def last(status: Literal["done", "kept", "failed"], reason: str | None, at: int) -> RefineOutcome:
+    return RefineOutcome(status=status, reason=reason, probes=8, at=at)
+
+
+@pytest.mark.parametrize(
+    ("by", "outcome", "lacks"),
+    [
+        ("measure", None, True),
+        ("measure", last("failed", "generator_unavailable", 2_000), True),
+        ("measure", last("failed", "overloaded", 2_000), True),
+        ("measure", last("failed", "internal_error", 2_000), True),
+        ("measure", last("failed", "recipe_changed", 2_000), False),
+        ("measure", last("failed", "deadline_exceeded", 2_000), False),
+        ("measure", last("kept", "not_better", 1_000), False),
+        ("measure", last("kept", "not_better", 999), True),
+        ("shadow", None, False),
+        ("refine", last("kept", "not_better", 1_000), False),
+    ],
+)
+def test_a_refine_is_lacking_that_never_was_or_found_the_refiner_away(
+    by: Literal["measure", "refine", "shadow"], outcome: RefineOutcome | None, lacks: bool
+) -> None:
+    task = measured(by, 0.7, 0.7, refine=outcome)
+    assert task.measurement is not None
+    found = task.measurement.model_copy(update={"at": 1_000})
+    task = task.model_copy(update={"measurement": found})
+    standing = Standing({task.edge_model: BARS}, measured=(task.edge_model,))
+    assert standing.lacks_refine(task) == lacks
+    by_hand = task.policy.model_copy(update={"refine": "manual"})
+    assert not standing.lacks_refine(task.model_copy(update={"policy": by_hand}))

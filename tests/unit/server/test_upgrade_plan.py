@@ -14,7 +14,7 @@ from tests.contract.store_contract import REF, task_of
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.shared_state import shared_state
 
-STANDING = Standing({}, measured=())
+STANDING = Standing({}, measured=(task_of(0).edge_model,))
 A, B = "0a" * 32, "0b" * 32
 
 
