@@ -102,8 +102,8 @@ class Auto:
             return await self._resolver.resolve(tenant, known, wait=wait)
 
     async def _compile(self, tenant: str, model: str, prompt: str, tools: Tools) -> Resolved:
-        await self._take_compile(tenant)
         tokens = await count_prompt_tokens(self._dispatcher, model, prompt, tools)
+        await self._take_compile(tenant)
         task = await self._create(tenant, model, prompt, tools, tokens=tokens)
         return await self._resolver.compile(task)
 

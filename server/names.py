@@ -37,11 +37,11 @@ async def put_name(name: Name, request: TaskRequest, parts: Parts, owner: Owner)
     """
     edit = await parts.names.begin_edit(owner)
     task, is_new = await register(request, parts, owner)
-    task = await finish(task, parts, wait=request.wait)
+    task = await finish(task, parts, wait=request.wait, is_new=is_new)
     if task.status == "failed":
         raise _unanswerable(task)
     if task.status == "compiling" and await parts.names.find(owner, name) not in (None, task.id):
-        moving = BackgroundTask(_move, parts, name, task, edit)
+        moving = BackgroundTask(_move, parts, name, task, edit, is_new=is_new)
         shown = await _named_object(parts, name, task, None)
         return _answer(202, shown, cached=not is_new, background=moving)
     change = await parts.names.point(owner, name, task.id, edit=edit, now=int(time.time()))
@@ -101,10 +101,10 @@ async def roll_back(
     return JSONResponse(shown, status_code=_status(change))
 
 
-async def _move(parts: Services, name: str, task: Task, edit: int) -> None:
+async def _move(parts: Services, name: str, task: Task, edit: int, *, is_new: bool) -> None:
     """Point a name at a task as soon as that can answer."""
     try:
-        task = await finish(task, parts, wait=True)
+        task = await finish(task, parts, wait=True, is_new=is_new)
         if task.status == "failed":
             raise _unanswerable(task)
         await parts.names.point(

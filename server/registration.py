@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from loragen.errors import Conflict, InvalidRequest, PromptTooLong, TaskDamaged, TaskNotFound
@@ -14,6 +14,8 @@ from server.requests import TaskFields
 from server.services import Services
 from server.usage_meter import today
 
+_TRIES: Final = 5
+"""A prompt may be registered, and deleted, by others meanwhile."""
 _SETTINGS: Final = frozenset({"policy", "min_fidelity", "probes"})
 
 
@@ -32,47 +34,45 @@ async def register(
     Raises:
         InvalidRequest: the prompt is too large.
         Conflict: the prompt is known with other settings, or the name stands for another task.
+        LimitExceeded: the tenant may have no more tasks, or compile no more at the moment.
     """
     _check_size(request, parts.max_prompt_bytes(owner))
     ids = parts.identity.ids(owner, request.model, request.system_prompt, request.tools)
-    task_id = await parts.identity.find(owner, ids)
-    task = await _known(request, parts, owner, task_id)
-    is_new = task is None or task.is_implicit
-    if task is None or task.is_implicit:
-        holder = None if name is None else await parts.names.find(owner, name)
-        if name is not None and holder not in (None, task_id):
-            raise taken(name, str(holder))
-        if task is None and parts.auto.compiles(request.model):
-            await parts.gatekeeper.take_compile(parts.tenant(owner))
-        implicit, task = task, await _describe(request, parts, owner, task_id)
-        if implicit is not None:  # auto mode was first with this prompt
-            compiled = await parts.resolver.resolve(owner, task_id)
-            task = _take_over(task, compiled.task)
-        if created_at is not None:
-            task = task.model_copy(update={"created_at": created_at})
-        most = parts.tenant(owner).limits.tasks
-        others = [each for each in ids if each != task_id]
-        if not await parts.store.create(task, most=most, others=others):
-            # Another was first with this prompt.
-            return await register(request, parts, owner, name=name, created_at=created_at)
-        parts.resolver.forget(owner, task_id)  # memory holds what was before a delete, if anything
-    if name is not None:
-        await parts.names.claim(owner, name, task_id, now=int(time.time()))
-        await parts.name_memory.changed(owner, name)
-    return task, is_new
+    for number in range(_TRIES):
+        task_id = await parts.identity.find(owner, ids)
+        known = await _known(request, parts, owner, task_id)
+        task, is_new = known, known is None or known.is_implicit
+        if is_new:
+            if name is not None:
+                await _require_free(name, parts, owner, task_id)
+            new = await _describe(request, parts, owner, task_id)
+            if created_at is not None:
+                new = new.model_copy(update={"created_at": created_at})
+            others = [each for each in ids if each != task_id]
+            if known is None and number == 0 and parts.auto.compiles(request.model):
+                await parts.gatekeeper.take_compile(parts.tenant(owner))
+            task = await _write(new, parts, others=others, forerunner=known)
+        if task is None:
+            continue  # another was first with this prompt
+        if name is not None:
+            await parts.names.claim(owner, name, task_id, now=int(time.time()))
+            await parts.name_memory.changed(owner, name)
+        return task, is_new
+    raise Conflict("the task of this prompt is being changed by others: try again")
 
 
-async def finish(task: Task, parts: Services, *, wait: bool) -> Task:
+async def finish(task: Task, parts: Services, *, wait: bool, is_new: bool = False) -> Task:
     """Have a task compiled unless it is, and wait for it on request; measured, if it needs that.
 
     Raises:
-        PromptTooLong: it can neither be compiled nor be read by the edge model; it is removed.
+        PromptTooLong: it can neither be compiled nor be read by the edge model. One `is_new` is
+            removed; any other stays, for workers may read more again.
     """
     if task.recipe is None and not wait:
         parts.resolver.start(task)
     elif task.recipe is None:
         task = (await parts.resolver.compile(task)).task
-        await _refuse_unservable(task, parts)
+        await _refuse_unservable(task, parts, is_new=is_new)
     if task.recipe is not None:
         parts.measuring.start(task)
     if wait and parts.standing.withheld(task) == "not_measured":
@@ -152,6 +152,39 @@ async def _forget_id(tenant: str, task_id: str, models: Sequence[str], parts: Se
         await parts.usage.forget_task(tenant, task_id, model=model, today=today())
 
 
+async def _require_free(name: str, parts: Services, owner: str, task_id: str) -> None:
+    holder = await parts.names.find(owner, name)
+    if holder not in (None, task_id):
+        raise taken(name, str(holder))
+
+
+async def _write(
+    task: Task, parts: Services, *, others: Sequence[str], forerunner: Task | None
+) -> Task | None:
+    """Write a new task, in place of its implicit forerunner if it has one; None if another did.
+
+    Raises:
+        LimitExceeded: the tenant may have no more tasks.
+    """
+    most = parts.tenant(task.tenant).limits.tasks
+    async with AsyncExitStack() as held:
+        if forerunner is not None:  # auto mode was first with this prompt
+            # A compile that began with the implicit task would write it back as it was.
+            await held.enter_async_context(parts.resolver.held(forerunner))
+            stored = await parts.store.get(task.tenant, task.id)
+            task = task if stored is None else _take_over(task, stored)
+        if not await parts.store.create(task, most=most, others=others):
+            return None
+    newest = parts.identity.ids_of(task)[0]
+    if task.id != newest:  # it was seen before a rotation: it is to be found after it, too
+        await parts.store.link(task.tenant, task.id, newest)
+    if forerunner is None:  # memory holds what was before a delete, if anything
+        parts.resolver.forget(task.tenant, task.id)
+    else:
+        await parts.resolver.invalidate(task.tenant, task.id)
+    return task
+
+
 def _take_over(task: Task, implicit: Task) -> Task:
     """Return a registered task with what was compiled for its implicit forerunner."""
     task = task.model_copy(update=implicit.outcome())
@@ -202,14 +235,15 @@ async def _describe(request: TaskFields, parts: Services, owner: str, task_id: s
     )
 
 
-async def _refuse_unservable(task: Task, parts: Services) -> None:
+async def _refuse_unservable(task: Task, parts: Services, *, is_new: bool) -> None:
     limit = parts.dispatcher.info(task.edge_model).max_model_len
     hopeless = task.fallback_reason == "prompt_too_long" or (
         task.fallback_reason == "no_generator" and not parts.refinement.covers(task.edge_model)
     )  # a refiner may read more than the workers do
     if not hopeless or task.prompt_tokens < limit:
         return
-    await remove(task, parts)
+    if is_new:
+        await remove(task, parts)
     raise PromptTooLong(
         f"prompt and tools have {task.prompt_tokens} tokens; model {task.edge_model!r} reads "
         f"{limit} with the conversation, and no generator compiles it",

@@ -104,6 +104,18 @@ def test_compiles_are_as_many_as_the_tenant_may_have(limited: Limited) -> None:
     assert gate.generator.calls.total() == 1
 
 
+def test_a_refine_that_does_not_begin_takes_no_compile(limited: Limited) -> None:
+    gate = limited(compiles_per_minute=3)
+    task_id = gate.create("You are one.")["id"]
+    gate.generator.is_held = True
+    path, body = f"/v1/tasks/{task_id}/refine", {"probes": [{"input": str(n)} for n in range(8)]}
+    assert gate.http.post(path, json=body).status_code == 202
+    for _ in range(3):
+        assert error_of(gate.http.post(path, json=body))[1] == "conflict"
+    gate.generator.is_held = False
+    assert gate.create("You are two.")["status"] == "ready"
+
+
 def test_prompts_are_as_large_as_the_tenant_may_send(limited: Limited) -> None:
     gate = limited(prompt_bytes=20)
     assert gate.create("You are brief.")

@@ -140,6 +140,20 @@ def test_a_prompt_is_one_task_whichever_gateway_is_asked(
     rotation.look(STAGES[-1])
 
 
+def test_a_prompt_that_was_seen_before_a_rotation_and_registered_after_it_stays_one_task(
+    gates: dict[str, Gateway], valkey: Valkey
+) -> None:
+    for key in valkey.client.scan_iter("rotation:*"):
+        valkey.client.delete(key)
+    first, both, last = gates[OLD], *(gates[held] for held in STAGES[-1])
+    messages = [{"role": "system", "content": PROMPTS[0]}, {"role": "user", "content": "hi"}]
+    made = first.ask("", messages=messages, system_prompt="compile")
+    asyncio.run(renew(valkey, STAGES[-1][0]))
+    registered = both.create(PROMPTS[0])["id"]
+    assert registered == made.headers["x-loragen-task"]
+    assert last.create(PROMPTS[0])["id"] == registered
+
+
 def test_two_gateways_at_once_make_one_task(gates: dict[str, Gateway]) -> None:
     """Each names the prompt by another version, and neither waits for the other."""
 

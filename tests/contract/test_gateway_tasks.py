@@ -221,6 +221,15 @@ def test_a_prompt_nobody_can_read_is_refused_and_not_kept(gate: Gateway) -> None
     assert gate.http.get("/v1/tasks").json()["data"] == []
 
 
+def test_a_known_task_that_nobody_can_read_any_more_is_refused_and_kept(gate: Gateway) -> None:
+    gate.generator.error = PromptTooLong("too long")
+    body = {"model": MODEL, "system_prompt": "word " * 100}
+    task_id = gate.http.post("/v1/tasks", json=body).json()["id"]
+    gate.worker.max_model_len = 50  # as after a restart with another setting
+    wait_until(lambda: gate.http.post("/v1/tasks", json=body).status_code == 400)
+    assert [each["id"] for each in gate.http.get("/v1/tasks").json()["data"]] == [task_id]
+
+
 def test_a_model_without_generator_serves_prompts_it_can_read(
     valkey: Valkey, namespace: str
 ) -> None:

@@ -106,8 +106,13 @@ async def test_without_redis_the_prompt_serves(sightings: MemorySightings, part:
 
 
 async def test_without_a_compile_left_the_prompt_stays_in_context(
-    sightings: MemorySightings,
+    sightings: MemorySightings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def counted(*_: object) -> int:
+        return 100
+
+    monkeypatch.setattr("server.auto.count_prompt_tokens", counted)
+
     async def none_left(tenant: str) -> None:
         raise excess("compiles", 1)
 
