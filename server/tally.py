@@ -36,8 +36,10 @@ class Estimate:
         asked = body.get("max_completion_tokens") or body.get("max_tokens")
         if asked is None and "messages" not in body:
             asked = _COMPLETION_TOKENS
-        generated = (body.get("n") or 1) * min(asked or max_model_len, max_model_len)
-        return cls(min(_prompt_tokens(body), max_model_len), generated, asked is None)
+        prompts = _prompts(body)
+        answers = prompts * (body.get("n") or 1)
+        generated = answers * min(asked or max_model_len, max_model_len)
+        return cls(min(_prompt_tokens(body), prompts * max_model_len), generated, asked is None)
 
     @property
     def total(self) -> int:
@@ -126,6 +128,15 @@ def counted_body(body: Mapping[str, Any]) -> Mapping[str, Any]:
     if not body.get("stream") or asks_for_usage(body):
         return body
     return {**body, "stream_options": {"include_usage": True}}
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    """Return how many prompts a request has, each of which is answered."""
+    match body.get("prompt"):
+        case [str() | list(), *_] as prompts:
+            return len(prompts)
+        case _:
+            return 1
 
 
 def _prompt_tokens(body: Mapping[str, Any]) -> int:

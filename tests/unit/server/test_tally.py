@@ -41,18 +41,24 @@ def test_a_chat_may_take_what_it_names_or_the_context(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tokens"),
-    [([1, 2, 3], 3), ([[1, 2], [3]], 3), ("x" * 400, 103), (["x" * 40] * 2, 24)],
+    ("prompt", "tokens", "prompts"),
+    [([1, 2, 3], 3, 1), ([[1, 2], [3]], 3, 2), ("x" * 400, 103, 1), (["x" * 40] * 2, 24, 2)],
 )
-def test_a_completion_generates_sixteen_tokens_unless_it_says(prompt: Any, tokens: int) -> None:
+def test_a_completion_generates_sixteen_tokens_for_each_prompt_unless_it_says(
+    prompt: Any, tokens: int, prompts: int
+) -> None:
     estimate = Estimate.of({"prompt": prompt}, max_model_len=CONTEXT)
-    assert (estimate.generated_tokens, estimate.is_open_ended) == (16, False)
+    assert (estimate.generated_tokens, estimate.is_open_ended) == (prompts * 16, False)
+    many = Estimate.of({"prompt": prompt, "n": 3, "max_tokens": 10}, max_model_len=CONTEXT)
+    assert many.generated_tokens == prompts * 30
     assert estimate.prompt_tokens == pytest.approx(tokens, abs=3)
 
 
 def test_a_prompt_is_never_guessed_beyond_the_context() -> None:
     body = {"messages": [{"role": "user", "content": "x" * 40_000}], "max_tokens": 1}
     assert Estimate.of(body, max_model_len=CONTEXT).prompt_tokens == CONTEXT
+    pair = {"prompt": ["x" * 40_000] * 2}
+    assert Estimate.of(pair, max_model_len=CONTEXT).prompt_tokens == 2 * CONTEXT
 
 
 def test_the_usage_of_a_stream_is_always_asked_for() -> None:
