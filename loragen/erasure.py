@@ -1,8 +1,9 @@
 """Erasure: everything that a tenant has in Redis goes, whatever put it there.
 
 Every key of a tenant reads `{ns}:{kind}:{tenant}`, a lease `{ns}:lease:{kind}:{tenant}`, with or
-without more behind it. That is what is looked for, so nothing has to be told of a new kind. Keys
-of API keys, which cannot be, are deleted with the tenant's record (`redis_tenants`).
+without more behind it. That is what is looked for, so nothing has to be told of a new kind. API
+keys and the list of them are deleted with the tenant's record (`redis_tenants`): a tenant that is
+made again under the same id meanwhile has others.
 """
 
 import re
@@ -40,7 +41,7 @@ class RedisErasure:
         Raises:
             StoreUnavailable: Redis does not answer; erasing again goes on.
         """
-        kind = r"(?:lease:[a-z-]+|(?!lease:|key:)[a-z-]+)"
+        kind = r"(?:lease:[a-z-]+|(?!lease:|keys?:)[a-z-]+)"
         own = re.compile(rf"{re.escape(self._namespace)}:{kind}:{re.escape(tenant)}(?::.*)?", re.S)
         pattern = f"{self._namespace}:*:{tenant}*"
         erased, cursor = 0, None

@@ -50,6 +50,9 @@ class UpgradeProgress(Protocol):
     async def write(self, model: str, progress: Progress) -> None:
         """Keep the progress of an edge model in place of an earlier one."""
 
+    async def clear(self, model: str) -> None:
+        """Forget the progress of an edge model."""
+
 
 class RedisUpgradeProgress:
     """Progress in Redis 7 or Valkey."""
@@ -71,3 +74,8 @@ class RedisUpgradeProgress:
         """Keep the progress of an edge model in place of an earlier one."""
         async with mapped():
             await self._redis.hset(self._key, model, json.dumps(progress.model_dump()))
+
+    async def clear(self, model: str) -> None:
+        """Forget the progress of an edge model."""
+        async with mapped():
+            await self._redis.hdel(self._key, model)

@@ -3,10 +3,13 @@
     {ns}:usage:{tenant}:{day}    hash    JSON [model, mode, task, what] -> number
     {ns}:usage-batch:{id}        string  empty, for an hour: this batch was added
 
+The hashes have no time to live: a Redis that is full drops what has one.
+
 A batch is added once, however often a gateway sends it for want of an answer. The id of a task that
 does not exist is written nowhere: its numbers stay, under `DELETED`.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +27,13 @@ DELETED: Final = "deleted"
 MODES: Final = ("compiled", "hybrid", "prompt", "base")
 _WHATS: Final = ("requests", "prompt_tokens", "saved_prompt_tokens", "generated_tokens")
 _BATCH_SECONDS: Final = 3_600
-_DAY_SECONDS: Final = 86_400
+_DROPPED_DAYS: Final = 60
+"""Days before those that are kept: in so many some gateway has dropped them."""
+_DROPPED_AT_ONCE: Final = 1_000
 
 _ADD: Final = """
 if not redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then return 0 end
-local ttl, open, at = ARGV[2], ARGV[3], 4
+local open, at = ARGV[2], 3
 for i = 3, #KEYS, 2 do
   local usage, task = KEYS[i], KEYS[i + 1]
   local tenant, fields = ARGV[at], cjson.decode(ARGV[at + 1])
@@ -38,7 +43,7 @@ for i = 3, #KEYS, 2 do
     for _, each in ipairs(fields) do
       redis.call('HINCRBY', usage, is_there and each[1] or each[2], each[3])
     end
-    redis.call('EXPIRE', usage, ttl)
+    redis.call('PERSIST', usage)  -- an older version gave it a time to live
   end
 end
 return 1
@@ -97,6 +102,9 @@ class Usage(Protocol):
     async def forget_task(self, tenant: str, task_id: str, *, model: str, today: date) -> None:
         """Keep a task's numbers under `DELETED`."""
 
+    async def drop_old(self, today: date) -> None:
+        """Drop the days that are kept no longer, of all tenants."""
+
 
 class RedisUsage:
     """Usage in Redis 7 or Valkey, kept for so many days."""
@@ -111,8 +119,7 @@ class RedisUsage:
     async def add(self, batch_id: str, numbers: Mapping[UsageKey, Numbers]) -> None:
         """Add numbers, unless a batch of that id was added; a deleted tenant's are dropped."""
         keys = [f"{self._namespace}:usage-batch:{batch_id}", f"{self._namespace}:tenants"]
-        # A day longer than wanted, so that the last day is whole.
-        args: list[Any] = [_BATCH_SECONDS, (self._keep_days + 1) * _DAY_SECONDS, OPEN_TENANT]
+        args: list[Any] = [_BATCH_SECONDS, OPEN_TENANT]
         for key, added in numbers.items():
             task = key.task_id
             own = task_key(self._namespace, key.tenant, task) if task is not None else ""
@@ -136,6 +143,7 @@ class RedisUsage:
             rows = await pipeline.execute()
         found: dict[UsageKey, Numbers] = {}
         for day, row in zip(days, rows, strict=True):
+            await asyncio.sleep(0)  # a year of many tasks is read beside what others stream
             for field, number in row.items():
                 model, mode, task, what = json.loads(as_bytes(field))
                 key = UsageKey(tenant, day, model, mode, task)
@@ -153,6 +161,17 @@ class RedisUsage:
         ]
         async with mapped():
             await self._forget(keys=[self._key(tenant, day) for day in days], args=fields)
+
+    async def drop_old(self, today: date) -> None:
+        """Drop the days that are kept no longer, of all tenants."""
+        first = today - timedelta(days=self._keep_days + _DROPPED_DAYS)
+        days = _days(first, today - timedelta(days=self._keep_days + 1))
+        async with mapped():
+            known = await self._redis.hkeys(f"{self._namespace}:tenants")
+            tenants = [OPEN_TENANT, *(as_bytes(each).decode() for each in known)]
+            keys = [self._key(tenant, day) for tenant in tenants for day in days]
+            for start in range(0, len(keys), _DROPPED_AT_ONCE):
+                await self._redis.unlink(*keys[start : start + _DROPPED_AT_ONCE])
 
     def _key(self, tenant: str, day: date) -> str:
         return f"{self._namespace}:usage:{tenant}:{day.isoformat()}"

@@ -39,6 +39,8 @@ class Health:
 
     async def probe_forever(self) -> None:
         """Ask every worker for its health again and again; one that hangs holds up no other."""
+        for _, worker in self._all():  # this is begun again after a surprise, which ended them all
+            worker.watched = False
         async with asyncio.TaskGroup() as group:
             while True:
                 for crew, worker in self._all():

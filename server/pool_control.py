@@ -61,8 +61,10 @@ class PoolControl:
             raise Conflict("no worker holds this pool: start one first", param="pool_id")
         if state.serving is None and len(others) > 1:
             raise Conflict("workers hold more than two pools: end all but those of two")
-        held = others[0] if others else None
-        return await self._change(model, state, lambda: state.begun(pool_id, held=held))
+        after = state.begun(pool_id, held=others[0] if others else None)
+        # What an earlier upgrade to this pool has reached says nothing of the tasks since.
+        await self._shared.progress.clear(model)
+        return await self._change(model, state, lambda: after)
 
     async def switch(self, model: str, *, force: bool) -> dict[str, Any]:
         """Serve from the pool that is coming.

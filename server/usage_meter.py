@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Final
 from uuid import uuid4
@@ -86,10 +87,14 @@ class UsageMeter:
         return True
 
     async def flush_forever(self) -> None:
-        """Write down what was counted, again and again, until cancelled."""
+        """Write down what was counted, again and again, until cancelled; daily drop old days."""
+        dropped: date | None = None
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await self.flush()
+            if await self.flush() and dropped != (now := self._day()):
+                with suppress(StoreUnavailable):  # the next time, then
+                    await self._usage.drop_old(now)
+                    dropped = now
 
     async def close(self) -> None:
         """Write down the rest, or say how much is lost."""

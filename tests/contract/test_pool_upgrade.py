@@ -209,6 +209,14 @@ def test_a_switch_waits_for_the_requests_that_count_unless_it_is_forced(cluster:
     wait_until(lambda: cluster.served_from(ids) == {NEW_POOL}, seconds=30)
 
 
+def test_what_an_upgrade_has_reached_does_not_count_for_the_next(cluster: Cluster) -> None:
+    cluster.create_all()
+    cluster.change("upgrade", pool_id=NEW_POOL)
+    wait_until(lambda: cluster.ready_share() == 1.0, seconds=30)
+    cluster.change("rollback")
+    assert cluster.change("upgrade", pool_id=NEW_POOL)["progress"] is None
+
+
 def test_what_cannot_be_done_is_said(cluster: Cluster) -> None:
     for what, body in (
         ("switch", {}),

@@ -11,14 +11,20 @@ from loragen.redis_tenants import RedisTenants
 from loragen.usage import MODES, RedisUsage
 from server.answer import Mode
 from tests.contract.tenants_contract import ACME
-from tests.contract.usage_contract import ONE, TASK, TODAY, Parts, UsageContract, key_of
+from tests.contract.usage_contract import (
+    KEEP_DAYS,
+    ONE,
+    TASK,
+    TODAY,
+    Parts,
+    UsageContract,
+    key_of,
+)
 from tests.fakes.gateway import redis_store
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.memory_tenants import MemoryTenants
 from tests.fakes.memory_usage import MemoryUsage
 from tests.fakes.valkey import Valkey
-
-KEEP_DAYS = 400
 
 
 def test_the_modes_are_those_that_requests_are_served_in() -> None:
@@ -31,7 +37,7 @@ class TestMemoryUsage(UsageContract):
     @pytest.fixture
     def parts(self) -> Parts:
         store, tenants = MemoryStore(), MemoryTenants()
-        return Parts(MemoryUsage(store, tenants), tenants, store)
+        return Parts(MemoryUsage(store, tenants, keep_days=KEEP_DAYS), tenants, store)
 
 
 @pytest.mark.redis
@@ -59,14 +65,17 @@ class TestRedisUsage(UsageContract):
         await parts.usage.add("b", {key_of(): ONE})
         assert not [each for each in valkey.contents(namespace) if TASK.id.encode() in each]
 
-    async def test_every_key_ends_by_itself(
+    async def test_a_full_redis_drops_no_usage(
         self, parts: Parts, valkey: Valkey, namespace: str
     ) -> None:
         await parts.usage.add("a", {key_of(tenant="default", task=None): ONE})
         day, batch = sorted(bytes(name) for name in valkey.client.scan_iter(f"{namespace}:*"))[::-1]
         assert (b"usage:default:2026-03-01" in day, b"usage-batch:a" in batch) == (True, True)
         assert int(str(valkey.client.ttl(batch))) <= 3_600
-        assert KEEP_DAYS * 86_400 < int(str(valkey.client.ttl(day))) <= (KEEP_DAYS + 1) * 86_400
+        assert valkey.client.ttl(day) == -1
+        valkey.client.expire(day, 1_000)  # as an older version left it
+        await parts.usage.add("b", {key_of(tenant="default", task=None): ONE})
+        assert valkey.client.ttl(day) == -1
 
     async def test_no_redis_means_unavailable(self) -> None:
         client = connect("redis://127.0.0.1:1", timeout_seconds=1)
@@ -75,6 +84,7 @@ class TestRedisUsage(UsageContract):
             away.add("a", {key_of(): ONE}),
             away.read("acme", since=TODAY, until=TODAY),
             away.forget_task("acme", "x", model="demo", today=TODAY),
+            away.drop_old(TODAY),
         ):
             with pytest.raises(StoreUnavailable):
                 await call

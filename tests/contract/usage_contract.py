@@ -12,6 +12,7 @@ from tests.contract.store_contract import task_of
 from tests.contract.tenants_contract import ACME, GLOBEX
 
 TODAY = date(2026, 3, 1)
+KEEP_DAYS = 320
 TASK = task_of(0, tenant="acme")
 ONE = Numbers(requests=1, prompt_tokens=5, saved_prompt_tokens=40, generated_tokens=3)
 
@@ -103,3 +104,15 @@ class UsageContract:
             key_of(long_ago, task=DELETED): ONE,
             key_of(task=other.id): ONE,
         }
+
+    async def test_days_that_are_kept_no_longer_are_dropped_of_every_tenant(
+        self, parts: Parts
+    ) -> None:
+        await parts.tenants.create(ACME)
+        days = [TODAY - timedelta(days=KEEP_DAYS + more) for more in (0, 1, 30)]
+        keys = [key_of(day, tenant=who, task=None) for day in days for who in ("acme", "default")]
+        await parts.usage.add("a", dict.fromkeys(keys, ONE))
+        await parts.usage.drop_old(TODAY)
+        for tenant in ("acme", "default"):
+            found = await self.read(parts, tenant, days=(days[2], TODAY))
+            assert found == {key_of(days[0], tenant=tenant, task=None): ONE}

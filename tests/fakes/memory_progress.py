@@ -20,3 +20,8 @@ class MemoryUpgradeProgress:
         """Keep the progress of an edge model in place of an earlier one."""
         await asyncio.sleep(0)
         self._known[model] = progress
+
+    async def clear(self, model: str) -> None:
+        """Forget the progress of an edge model."""
+        await asyncio.sleep(0)
+        self._known.pop(model, None)

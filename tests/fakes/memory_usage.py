@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 from loragen.errors import StoreUnavailable
 from loragen.tenants import OPEN_TENANT
@@ -15,7 +15,8 @@ from tests.fakes.memory_tenants import MemoryTenants
 class MemoryUsage:
     """Keeps numbers in a dictionary; `is_away` makes it fail like a lost Redis."""
 
-    def __init__(self, store: MemoryStore, tenants: MemoryTenants) -> None:
+    def __init__(self, store: MemoryStore, tenants: MemoryTenants, *, keep_days: int = 400) -> None:
+        self._keep_days = keep_days
         self._store = store
         self._tenants = tenants
         self._numbers: dict[UsageKey, Numbers] = {}
@@ -49,6 +50,12 @@ class MemoryUsage:
         await self._reach()
         for key in [k for k in self._numbers if (k.tenant, k.task_id) == (tenant, task_id)]:
             self._put(key, self._numbers.pop(key))
+
+    async def drop_old(self, today: date) -> None:
+        """Drop the days that are kept no longer, of all tenants."""
+        await self._reach()
+        first = today - timedelta(days=self._keep_days)
+        self._numbers = {key: each for key, each in self._numbers.items() if key.day >= first}
 
     def _put(self, key: UsageKey, added: Numbers) -> None:
         if key.task_id is not None and not self._store.has(key.tenant, key.task_id):

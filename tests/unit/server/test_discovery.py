@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 
 from config.edge_model import EdgeModelSettings
 from config.settings import Settings
+from loragen import metrics
 from loragen.errors import WorkerUnavailable
 from loragen.wire import WorkerInfo
 from server.crew import Crew, Limits
@@ -102,6 +103,17 @@ async def test_workers_behind_a_name_serve_and_follow_it() -> None:
     await shown(None, "loragen_worker_up", model="demo", worker="http://a")
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
+
+
+async def test_probing_that_ended_by_a_surprise_goes_on_with_every_worker() -> None:
+    names = Names("a")
+    serving = Serving(names)
+    for _ in range(2):
+        probing = asyncio.create_task(serving.watch.probe_forever())
+        await shown(1, "loragen_worker_up", model="demo", worker="http://a")
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+        metrics.WORKER_UP.remove("demo", "http://a")
 
 
 async def test_a_model_that_never_had_a_worker_is_in_the_metrics() -> None:
