@@ -14,7 +14,10 @@ _ANSWER_SECONDS: Final = 60.0
 
 
 class Admin:
-    """The admin API. Every call raises LoragenError where it is refused or not answered."""
+    """The admin API. Every call raises LoragenError where it is refused or not answered.
+
+    And ConfigError where its address is none.
+    """
 
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
@@ -59,7 +62,11 @@ class Admin:
         return self._ask("GET", path, query=query).text.splitlines()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer: dict[str, Any] = self._ask(method, path, body=body).json()
+        reply = self._ask(method, path, body=body)
+        try:
+            answer: dict[str, Any] = reply.json()
+        except ValueError as error:
+            raise LoragenError(f"what answers at {self._url} is no admin API") from error
         return answer
 
     def _ask(
@@ -76,6 +83,8 @@ class Admin:
             reply = httpx.request(
                 method, url, json=body, params=query, headers=headers, timeout=_ANSWER_SECONDS
             )
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{self._url!r} is no address: {error}") from error
         except httpx.HTTPError as error:
             raise LoragenError(f"the admin API at {self._url} does not answer") from error
         if reply.is_error:

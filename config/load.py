@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from config.environment import files_from_environment
 from config.settings import SECRET_FIELDS, Settings
@@ -40,6 +40,8 @@ def load_settings(files: Sequence[Path] | None = None, **overrides: Any) -> Sett
         return Loaded(**overrides)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+    except SettingsError as error:  # a section that is not JSON, as LORAGEN_AUTO=off
+        raise ConfigError(f"{error}: a section is JSON, or set field by field") from error
 
 
 def _refuse_secrets(path: Path) -> None:
@@ -47,6 +49,8 @@ def _refuse_secrets(path: Path) -> None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     for name in SECRET_FIELDS:

@@ -39,12 +39,15 @@ async def require_redis(url: str) -> None:
     """Check that something listens where `redis_url` points.
 
     Raises:
-        ConfigError: nothing does.
+        ConfigError: nothing does, or it is no address.
     """
     parts = urlsplit(url)
     if parts.hostname is None:  # a Unix socket
         return
-    port = parts.port or REDIS_PORT
+    try:
+        port = parts.port or REDIS_PORT
+    except ValueError as error:
+        raise ConfigError(f"redis_url: {error}") from error
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, writer = await asyncio.open_connection(parts.hostname, port)

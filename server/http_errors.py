@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -61,7 +62,7 @@ def error_response(error: LoragenError) -> ErrorResponse:
     """Return the response of an error."""
     headers = {}
     if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, LimitExceeded):
         metrics.LIMITS_REJECTED.labels(error.param).inc()
     if error.status == 401:

@@ -57,3 +57,32 @@ def test_secrets_are_refused_in_yaml(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file"):
         load_settings([tmp_path / "nothing.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LORAGEN_AUTO", "off"),
+        ("LORAGEN_EDGE_MODELS", "demo"),
+        ("LORAGEN_LIMITS__DEFAULT", "6.0.0"),
+    ],
+)
+def test_a_section_that_is_not_json_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=name.removeprefix("LORAGEN_").partition("__")[0].lower()):
+        load_settings([])
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "a.yaml", "")
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(ConfigError, match=r"a\.yaml cannot be read: Permission denied"):
+        load_settings([path])
