@@ -12,7 +12,7 @@ from functools import partial
 from typing import Self, TypeVarTuple
 
 import uvloop
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loragen.drain import Drain
 from loragen.errors import Unavailable
@@ -26,8 +26,9 @@ _Arguments = TypeVarTuple("_Arguments")
 class DrainMiddleware:
     """Pure ASGI middleware that refuses requests once the drain has begun.
 
-    /health is refused too: gateways and balancers then send elsewhere. What the drain cuts off is
-    hung up on, which whoever asked takes for a lost worker.
+    /health is refused too: gateways and balancers then send elsewhere. A stream that the drain cuts
+    off is hung up on, which whoever asked takes for a lost worker; a request that has no answer yet
+    is refused like a new one.
     """
 
     def __init__(self, app: ASGIApp, *, drain: Drain) -> None:
@@ -39,8 +40,7 @@ class DrainMiddleware:
         if scope["type"] != "http" or scope["path"] == "/metrics":
             await self._app(scope, receive, send)
         elif self._drain.has_begun:
-            error = Unavailable("the worker is shutting down", retry_after=1.0)
-            await refuse(error, scope, receive, send)
+            await refuse(_ending(), scope, receive, send)
         elif scope["path"].startswith(OPEN_PATHS):
             await self._app(scope, receive, send)
         else:
@@ -48,13 +48,26 @@ class DrainMiddleware:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit: asyncio.Timeout | None = None
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
         try:
             async with self._drain.limit() as limit:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, send_on)
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
             logger.warning("request cut off")
+            if not has_begun:  # else uvicorn would answer 500, which no gateway sends elsewhere
+                await refuse(_ending(), scope, receive, send)
+
+
+def _ending() -> Unavailable:
+    return Unavailable("the worker is shutting down", retry_after=1.0)
 
 
 class DrainingLoop(uvloop.Loop):

@@ -10,6 +10,7 @@ from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddlew
 
 from loragen.method.pool import Pool
 from loragen.wire import WorkerBackend, WorkerInfo
+from workers.adapter_line import AdapterLine
 from workers.drain import DrainingLoop, DrainMiddleware
 from workers.ids import RecipeIds
 from workers.intake import NoIntake, RecipeIntake, RecipeView
@@ -54,7 +55,9 @@ class RecipeEndpoint:
             state.recipe_intake = NoIntake()
             return
         pool = Pool.load(spec.pool)
-        state.recipe_intake = _open_intake(pool, engine_client, state.openai_serving_models)
+        line = AdapterLine(spec.adapter_slots) if spec.backend == "materialise" else None
+        models = state.openai_serving_models
+        state.recipe_intake = _open_intake(pool, engine_client, models, line)
         await SelfTest(engine_client, state.recipe_intake).run()
 
 
@@ -71,7 +74,9 @@ def _backend(spec: WorkerSpec) -> WorkerBackend:
     return spec.backend
 
 
-def _open_intake(pool: Pool, engine_client: Any, models: Any) -> RecipeIntake:
+def _open_intake(
+    pool: Pool, engine_client: Any, models: Any, line: AdapterLine | None
+) -> RecipeIntake:
     served = models.base_model_paths[0].name
     view = RecipeView(frozenset(path.name for path in models.base_model_paths))
     models.lora_requests = view
@@ -81,4 +86,4 @@ def _open_intake(pool: Pool, engine_client: Any, models: Any) -> RecipeIntake:
     engine_client.output_processor.lora_states.log_stats = False
     core = engine_client.engine_core
     ids = RecipeIds(first=core.client_index + 1, step=core.client_count)
-    return RecipeIntake(pool.id, pool.spec, ids, view)
+    return RecipeIntake(pool.id, pool.spec, ids, view, line)

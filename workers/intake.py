@@ -6,7 +6,7 @@ in `base_model_name`, which nothing there reads or hashes.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from vllm.lora.request import LoRARequest
 from loragen.errors import RecipeInvalid
 from loragen.method.pool import PoolSpec
 from loragen.recipe import Recipe
+from workers.adapter_line import AdapterLine
 from workers.ids import RecipeIds
 
 
@@ -62,6 +63,8 @@ class RecipeIntake:
     pool: PoolSpec
     ids: RecipeIds
     view: RecipeView
+    line: AdapterLine | None = None
+    """Where recipes are adapters, and need slots."""
 
     @contextmanager
     def admit(self, text: str) -> Iterator[Any]:
@@ -88,6 +91,10 @@ class RecipeIntake:
             with self.view.use(lora_request):
                 yield lora_request
 
+    def turn(self, lora_request: Any) -> AbstractAsyncContextManager[None]:
+        """Wait until the engine can serve a recipe, and let it for the length of the block."""
+        return nullcontext() if self.line is None else self.line.turn(lora_request.lora_name)
+
 
 class NoIntake:
     """Refuses recipes: the edge model has no pool."""
@@ -101,3 +108,7 @@ class NoIntake:
         """
         raise RecipeInvalid("this worker's edge model has no pool, so it mixes no recipes")
         yield
+
+    def turn(self, lora_request: Any) -> AbstractAsyncContextManager[None]:
+        """Wait for nothing: no recipe gets here."""
+        return nullcontext()

@@ -34,6 +34,8 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "VLLM_ENABLE_RESPONSES_API_STORE": "0",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "0",
     "VLLM_NO_USAGE_STATS": "1",
+    # Its two streams go around our layers.
+    "VLLM_LORA_ENABLE_DUAL_STREAM": "0",
     # vLLM starts processes of thousands of modules each: not to compile these every time
     # more than halves a start, so the wish for no byte code on disk is overruled.
     "PYTHONDONTWRITEBYTECODE": "",

@@ -7,7 +7,7 @@ vLLM's own guard covers /v1 and a few prefixes; routes such as /invocations, /to
 import json
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
@@ -27,7 +27,10 @@ class Intake(Protocol):
     """Serves a request with a recipe, or refuses it with a LoragenError."""
 
     def admit(self, text: str) -> AbstractContextManager[Any]:
-        """Serve the enclosed request with the recipe in `text`."""
+        """Serve the enclosed request with the recipe in `text`, as what is returned."""
+
+    def turn(self, admitted: Any, /) -> AbstractAsyncContextManager[None]:
+        """Wait until what was admitted can be served, and hold its place."""
 
 
 class KeyMiddleware:
@@ -61,12 +64,13 @@ class RecipeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with ExitStack() as admission:
+        async with AsyncExitStack() as admission:
             try:
                 scope, receive, text = await _take_recipe(scope, receive)
                 if text is not None:
                     intake: Intake = scope["app"].state.recipe_intake
-                    admission.enter_context(intake.admit(text))
+                    admitted = admission.enter_context(intake.admit(text))
+                    await admission.enter_async_context(intake.turn(admitted))
             except LoragenError as error:
                 await refuse(error, scope, receive, send)
                 return

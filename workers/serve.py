@@ -6,6 +6,7 @@ server), and the lifeline is tied here.
 """
 
 import logging
+import os
 import signal
 import sys
 from argparse import Namespace
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loragen.errors import ArtifactCorrupt, StartupError
+from loragen.errors import ArtifactCorrupt, ConfigError, StartupError
 from workers.lifeline import die_with_parent
 from workers.plugin import require_supported_vllm
 from workers.spec import WorkerSpec
@@ -58,11 +59,13 @@ def prepare(args: Namespace) -> None:
 
     Raises:
         ArtifactCorrupt: they do not belong together.
-        ConfigError: the wanted backend does not cover the model.
+        ConfigError: the wanted backend does not cover the model, or the model is cut into stages.
     """
     spec = WorkerSpec.from_additional_config(args.additional_config)
     if spec.pool is None:
         return
+    if args.pipeline_parallel_size > 1:  # the engine would find out, and say so in its log alone
+        raise ConfigError("recipes are not mixed over a pipeline: --pipeline-parallel-size is 1")
     from workers.coverage import choose_backend
 
     model = Path(args.model)
@@ -119,6 +122,8 @@ def run(args: Namespace) -> None:
 
 
 if __name__ == "__mp_main__":
+    # A terminal's Ctrl-C goes to the whole group, and an engine that is told to end drains nothing.
+    os.setpgid(0, 0)
     die_with_parent()
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Real workers, started by their command: with and without a generator, and how they end."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -154,7 +155,7 @@ def test_told_to_end_it_finishes_what_runs_takes_nothing_new_and_leaves_no_proce
     assert len(worker.processes()) >= 3
     stream = worker.client.chat(stream=True, max_tokens=40)
     chunks = [next(stream)]
-    worker.process.send_signal(signal.SIGTERM)
+    os.killpg(worker.process.pid, signal.SIGTERM)  # as a terminal's Ctrl-C does
     while takes_requests(worker):
         time.sleep(0.01)
     chunks.extend(stream)

@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -27,6 +27,9 @@ class FakeIntake:
         self.serving = text
         yield
         self.serving = None
+
+    def turn(self, admitted: None, /) -> nullcontext[None]:
+        return nullcontext(admitted)
 
 
 def make_app() -> FastAPI:

@@ -21,9 +21,16 @@ def spec(tiny: TinyEdge) -> WorkerSpec:
     return WorkerSpec("tiny", tiny.pool.spec.template_hash, tiny.generator / "pool.safetensors")
 
 
-def prepared(spec: WorkerSpec, model: Path) -> tuple[WorkerSpec, dict[str, Any]]:
+def prepared(
+    spec: WorkerSpec, model: Path, *, stages: int = 1
+) -> tuple[WorkerSpec, dict[str, Any]]:
     """Return the spec and the arguments that vLLM starts with."""
-    args = Namespace(model=str(model), additional_config=spec.additional_config(), max_loras=64)
+    args = Namespace(
+        model=str(model),
+        additional_config=spec.additional_config(),
+        max_loras=64,
+        pipeline_parallel_size=stages,
+    )
     prepare(args)
     return WorkerSpec.from_additional_config(args.additional_config), vars(args)
 
@@ -76,3 +83,8 @@ def test_a_spec_survives_the_way_through_vllm(spec: WorkerSpec) -> None:
 def test_vllm_started_without_our_launcher_is_refused(config: dict[str, Any] | None) -> None:
     with pytest.raises(ConfigError, match="python -m workers"):
         WorkerSpec.from_additional_config(config)
+
+
+def test_a_pipeline_is_refused_before_an_engine_starts(tiny: TinyEdge, spec: WorkerSpec) -> None:
+    with pytest.raises(ConfigError, match="pipeline"):
+        prepared(spec, tiny.model, stages=2)
