@@ -82,10 +82,7 @@ def gate(splits: dict[str, Any]) -> list[str]:
         f"| {label} | {' | '.join(f'{100 * part[key]:.1f}%' for part in splits.values())} |"
         for key, label in WAYS.items()
     )
-    shares = " | ".join(
-        f"{100 * (1 - figures['ways'].get('full_prompt', 0) / figures['tasks']):.0f}%"
-        for figures in splits.values()
-    )
+    shares = " | ".join(_compiled(figures) for figures in splits.values())
     return [
         "Tasks measured and refined as the server does it, on self-generated probes",
         f"({tasks} tasks; at most {seconds[0]:.1f} s to measure and {seconds[1]:.1f} s to refine a",
@@ -96,6 +93,15 @@ def gate(splits: dict[str, Any]) -> list[str]:
         f"| of these without the prompt | {shares} |",
         "",
     ]
+
+
+def _compiled(figures: dict[str, Any]) -> str:
+    """Return the share of tasks that are served without the prompt."""
+    share = f"{100 * (1 - figures['ways'].get('full_prompt', 0) / figures['tasks']):.0f}%"
+    if "compiled_share_ci95" not in figures:  # written by an older version
+        return share
+    low, high = figures["compiled_share_ci95"]
+    return f"{share} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def refining(results: dict[str, Any]) -> list[str]:

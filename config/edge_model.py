@@ -87,6 +87,14 @@ class EdgeModelSettings(Section):
         "generator, and is perhaps not followed by the model either. At 0 even those are refined "
         "that do harm.",
     )
+    trust_from_fidelity: float | None = Field(
+        None,
+        gt=0,
+        le=1.2,
+        description="Fidelity from which on a recipe serves whatever the model's doubt: the "
+        "generator recovers so much of prompts of kinds that it was trained on. Default: doubt "
+        "always counts.",
+    )
     force_prompt: bool = Field(
         False, description="Serve this model's tasks in prompt mode although they have recipes."
     )
@@ -170,6 +178,7 @@ class EdgeModelSettings(Section):
             min_agreement=self.min_agreement,
             refine_below_agreement=self.refine_below_agreement,
             refine_from_fidelity=self.refine_from_fidelity,
+            trust_from_fidelity=self.trust_from_fidelity,
         )
 
     @property

@@ -23,7 +23,9 @@ class Gate:
     for word: one wrong token of an answer costs little fidelity, and all of its use. A recipe that
     passes is still refined where its agreement is less than `refine_below_agreement`. One whose
     fidelity is less than `refine_from_fidelity`, on messages that the model made up, is not: its
-    generator misread the prompt, as it does with kinds that neither model learnt.
+    generator misread the prompt, as it does with kinds that neither model learnt. From
+    `trust_from_fidelity` on doubt is not asked for: a generator recovers so much of kinds that it
+    learnt, as did the edge model, however odd the messages are that this made up.
     """
 
     min_fidelity: float = MIN_FIDELITY
@@ -31,6 +33,7 @@ class Gate:
     min_agreement: float = 0.0
     refine_below_agreement: float = 0.0
     refine_from_fidelity: float = REFINE_FROM
+    trust_from_fidelity: float | None = None
 
     def refusal(
         self, fidelity: float | None, doubt: float | None, agreement: float | None
@@ -44,12 +47,18 @@ class Gate:
         if self.min_fidelity <= 0:
             return None
         # First: fidelity to a prompt that the model does not follow tells nothing.
-        if self.max_doubt is not None and doubt is not None and doubt > self.max_doubt:
+        if self._is_doubted(fidelity, doubt):
             return "model_unsure"
         if fidelity is None:
             return "prompt_has_no_effect"
         agrees = agreement is None or agreement >= self.min_agreement
         return None if fidelity >= self.min_fidelity and agrees else "low_fidelity"
+
+    def _is_doubted(self, fidelity: float | None, doubt: float | None) -> bool:
+        if self.max_doubt is None or doubt is None or doubt <= self.max_doubt:
+            return False
+        trusted = self.trust_from_fidelity
+        return trusted is None or fidelity is None or fidelity < trusted
 
     def is_to_be_refined(
         self,

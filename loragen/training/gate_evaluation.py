@@ -49,6 +49,7 @@ DOUBTS: Final = (0.01, 0.02, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2)
 AGREEMENTS: Final = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
 REFINES_BELOW: Final = (0.0, 0.8, 0.85, 0.9, 0.95, 1.0)
 REFINES_FROM: Final = (0.05, 0.3, 0.5, 0.6, 0.7, 0.8)
+TRUSTS_FROM: Final = (0.8, 0.85, 0.9, 0.95, 1.0)
 REFINED_AT_ONCE: Final = 32
 
 Figures = dict[str, Any]
@@ -83,6 +84,25 @@ class Outcome:
         if self.second is None or not is_to_be_refined(gate, self.first):
             return as_made
         return "refined" if is_better(gate, self.first, *self.second) else as_made
+
+    def row(self, gate: Gate) -> Figures:
+        """Return what other gates can be tried on: fidelities, and right answers of each way."""
+        return {
+            "family": self.family,
+            "served": self.served(gate),
+            "first": _worth(self.first),
+            "before": _worth(self.second and self.second[0]),
+            "after": _worth(self.second and self.second[1]),
+            "right": {way: int(hits.sum()) for way, hits in self.hits.items()},
+        }
+
+
+def _worth(found: Fidelity | None) -> list[float | None] | None:
+    """Return fidelity, doubt and agreement, rounded."""
+    if found is None:
+        return None
+    figures = (found.score, found.doubt, found.agreement)
+    return [None if figure is None else round(figure, 4) for figure in figures]
 
 
 def load_refiner(layout: Layout, spec: RefineSpec) -> Refiner:
@@ -126,6 +146,10 @@ class GateEvaluator:
             "min_agreement": gate.min_agreement,
             "refine_below_agreement": gate.refine_below_agreement,
             "refine_from_fidelity": gate.refine_from_fidelity,
+            "trust_from_fidelity": gate.trust_from_fidelity,
+            "compiled_share_ci95": interval(
+                torch.tensor([each.served(gate) != "full_prompt" for each in outcomes]).float()
+            ),
             "ways": dict(Counter(outcome.served(gate) for outcome in outcomes)),
             "not_measurable": sum(not outcome.is_measurable for outcome in outcomes),
             "by_threshold": {
@@ -145,12 +169,17 @@ class GateEvaluator:
                 str(bar): _gate(outcomes, replace(gate, refine_from_fidelity=bar))
                 for bar in REFINES_FROM
             },
+            "by_trust_from": {
+                str(bar): _gate(outcomes, replace(gate, trust_from_fidelity=bar))
+                for bar in (*TRUSTS_FROM, None)
+            },
             "measure_seconds_per_task": round(self._seconds["measure"] / len(outcomes), 2),
             "refine_seconds_per_task": round(self._seconds["refine"] / len(outcomes), 2),
             "per_family": {
                 family: _family_row([each for each in outcomes if each.family == family], gate)
                 for family in dict.fromkeys(outcome.family for outcome in outcomes)
             },
+            "outcomes": [outcome.row(gate) for outcome in outcomes],
         }
 
     def _score_family(self, family: Family, split: Split, count: int) -> list[Outcome]:

@@ -12,7 +12,11 @@ from loragen.recipe import Recipe
 SMALL_GATE: Final = Gate(max_doubt=0.04)
 """The gate of the small checkpoint, as `config/small.yaml` sets it."""
 DEMO_GATE: Final = Gate(
-    max_doubt=0.075, min_agreement=0.75, refine_below_agreement=0.9, refine_from_fidelity=0.6
+    max_doubt=0.075,
+    min_agreement=0.75,
+    refine_below_agreement=0.9,
+    refine_from_fidelity=0.6,
+    trust_from_fidelity=0.9,
 )
 """The gate of the demo checkpoint, as `config/demo.yaml` sets it."""
 

@@ -54,7 +54,7 @@ class Show:
     def bars(self, margin: float) -> Gate:
         """Return the gate, higher or lower: other machines draw other probes than this one."""
         doubt, agreement = self.gate.max_doubt, self.gate.min_agreement
-        below = self.gate.refine_below_agreement
+        below, trusted = self.gate.refine_below_agreement, self.gate.trust_from_fidelity
         return replace(
             self.gate,
             min_fidelity=self.gate.min_fidelity + margin,
@@ -62,6 +62,7 @@ class Show:
             min_agreement=min(1.0, agreement + margin) if agreement else 0.0,
             refine_below_agreement=min(1.0, below + margin) if below else 0.0,
             refine_from_fidelity=self.gate.refine_from_fidelity + margin,
+            trust_from_fidelity=None if trusted is None else trusted + margin,
         )
 
 

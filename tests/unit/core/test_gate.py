@@ -38,6 +38,24 @@ def test_doubt_and_agreement_count_only_where_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fidelity", "agreement", "refusal"),
+    [
+        (0.95, 1.0, None),
+        (0.95, 0.69, "low_fidelity"),
+        (0.94, 1.0, "model_unsure"),
+        (None, 1.0, "model_unsure"),
+    ],
+)
+def test_what_the_generator_knows_how_to_recover_is_not_doubted(
+    fidelity: float | None, agreement: float, refusal: str | None
+) -> None:
+    gate = Gate(0.8, max_doubt=0.1, min_agreement=0.7, trust_from_fidelity=0.95)
+    assert gate.refusal(fidelity, 5.0, agreement) == refusal
+    is_refined = gate.is_to_be_refined(fidelity, 5.0, agreement)
+    assert is_refined == (refusal == "low_fidelity")
+
+
+@pytest.mark.parametrize(
     ("fidelity", "doubt", "agreement", "is_made_up", "is_to_be_refined"),
     [
         (0.9, 0.1, 0.9, True, False),
