@@ -38,6 +38,8 @@ def pairs_of(prompt: Prompt) -> list[Pair]:
             return [(values["topic"], values["name"]), (OTHER, values["other"])]
         case "rename":
             return [(values["item"], values["mark"])]
+        case "persona":
+            return [(key, values[key]) for key in ("name", "company", "city", "greeting")]
         case "facts":
             return [
                 ("open", values["opens"]),
