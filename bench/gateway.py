@@ -223,7 +223,7 @@ def stack(case: Case, *, profile: Path | None = None) -> Iterator[Servers]:
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="loragen-bench-")))
         redis_url, redis_pid = running.enter_context(redis_process())
-        ports = {name: free_port("127.0.0.1") for name in ("worker", *SIDES)}
+        ports = {name: free_port() for name in ("worker", *SIDES)}
         urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         master = secrets.token_hex(32)
         key, task_id = asyncio.run(_fill(redis_url, bytes.fromhex(master)))

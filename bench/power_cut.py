@@ -153,7 +153,7 @@ def _mounted(image: Path, folder: Path) -> Iterator[None]:
 def _running(
     folder: Path, password: str
 ) -> Iterator[tuple[RedisServer, "subprocess.Popen[bytes]"]]:
-    server = RedisServer(folder / "redis", free_port("127.0.0.1"), password)
+    server = RedisServer(folder / "redis", free_port(), password)
     process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30

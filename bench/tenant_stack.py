@@ -71,7 +71,7 @@ def tenant_stack(
     (small,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
     with tempfile.TemporaryDirectory(prefix="loragen-bench-") as name:
         folder = Path(name)
-        port = free_port("127.0.0.1")
+        port = free_port()
         config = folder / "stack.yaml"
         others = dict(settings or {})
         server = {"port": port, "measure": False, "auth": "keys", **others.pop("server", {})}
@@ -81,10 +81,10 @@ def tenant_stack(
                     "state_dir": str(folder / "state"),
                     "server": server,
                     "generator": {
-                        "port": free_port("127.0.0.1"),
-                        "metrics_port": free_port("127.0.0.1"),
+                        "port": free_port(),
+                        "metrics_port": free_port(),
                     },
-                    "edge_models": [{**small, "port": free_port("127.0.0.1"), **model}],
+                    "edge_models": [{**small, "port": free_port(), **model}],
                     **others,
                 }
             )

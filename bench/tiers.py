@@ -109,7 +109,7 @@ def _memory(before: dict[str, int], after: dict[str, int], filling: Filling) -> 
 
 def _resolved(filling: Filling, url: str, master: str, draws: int) -> dict[str, Any]:
     (small,) = yaml.safe_load((ROOT / "config" / "small.yaml").read_text())["edge_models"]
-    port = free_port("127.0.0.1")
+    port = free_port()
     settings = Settings.model_validate(
         {
             "redis_url": url,

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import yaml
 
 from bench.model import BenchModel
 from config.environment import child_environment
+from config.ports import free_port
 
 START_SECONDS: Final = 300.0
 ENGINE: Final[Mapping[str, Any]] = {"max_model_len": 1_024, "kv_cache_gib": 0.5}
@@ -93,11 +93,3 @@ def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None
         time.sleep(0.5)
     tail = log.read_text(errors="replace").splitlines()[-5:]
     raise SystemExit("bench: a worker did not start:\n" + "\n".join(tail))
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

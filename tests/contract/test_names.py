@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from config.ports import free_port
 from loragen.errors import StoreUnavailable
 from loragen.names import Alias, Names, Version
 from loragen.redis_client import connect
@@ -13,7 +14,7 @@ from tests.contract.names_contract import KEEP, A, Kept, NamesContract
 from tests.contract.store_contract import TENANT
 from tests.fakes.memory_names import MemoryNames
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.valkey import Valkey, free_port
+from tests.fakes.valkey import Valkey
 
 Call = Callable[[Names], Awaitable[object]]
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from config.ports import free_port
 from loragen.seal import Seal
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway import MODEL, WORKER_KEY, expected_recipe
@@ -20,7 +21,7 @@ from tests.fakes.generator_service import generator_service
 from tests.fakes.live import live, wait_until
 from tests.fakes.load import Load, Question, summary
 from tests.fakes.stub_generator import StubGenerator
-from tests.fakes.valkey import Valkey, free_port
+from tests.fakes.valkey import Valkey
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 

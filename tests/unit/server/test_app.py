@@ -56,7 +56,7 @@ def test_no_request_waits_for_a_thread() -> None:
 
 
 def test_metrics_with_a_port_of_their_own_are_there_and_not_on_the_api_port() -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     app = create_app(changed(server=ServerSettings(metrics_port=port)))
     assert TestClient(app).get("/metrics").status_code == 404
     serve_metrics("127.0.0.1", port)
