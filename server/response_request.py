@@ -7,7 +7,7 @@ that need a kept response or a background are refused; a missing `store` counts 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from server.messages import Message
 from server.requests import ChatRequest, ServedRequest, SystemPromptUse
@@ -57,7 +57,7 @@ class JsonSchemaFormat(_Part):
     # Not `schema`, which pydantic's own classes have.
     json_schema: dict[str, Any] = Field(alias="schema")
     description: str | None = None
-    strict: bool | None = None
+    strict: StrictBool | None = None
 
     def chat(self) -> dict[str, Any]:
         """Return it as chat completions' `response_format`."""
@@ -80,7 +80,7 @@ class FunctionTool(_Part):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: StrictBool | None = None
 
     def chat(self) -> dict[str, Any]:
         """Return it as chat completions have it."""

@@ -329,6 +329,11 @@ def test_an_answer_that_cannot_be_read_is_a_503(gate: Gateway, raw: bytes) -> No
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
         ({"input": [{"type": "function_call", "name": "x", "arguments": "{}"}]}, "input"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "name": "f", "strict": 0.0}]}, "tools.0.strict"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": 1}}},
+            "text.format",
+        ),
         ({"tool_choice": "perhaps"}, "tool_choice"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),

@@ -70,6 +70,7 @@ def test_a_generator_reads_the_prompt_and_a_line_for_each_tool() -> None:
         ([{"type": "function", "function": {"name": "no spaces"}}], "name"),
         ([{"type": "function", "function": {"name": "f", "parameters": "{}"}}], "parameters"),
         ([{"type": "function", "function": {"name": "f", "body": "x"}}], "body"),
+        ([{"type": "function", "function": {"name": "f", "strict": 0.0}}], "strict"),
         ([{"type": "function", "function": {"name": f"f{i}"}} for i in range(129)], "128"),
     ],
 )
