@@ -45,7 +45,7 @@ class GeneratorSettings(Section):
         description="Messages that a task is refined on where it brings no probes.",
     )
     measure_probes: int = Field(
-        16,
+        24,
         ge=MIN_PROBES,
         le=MAX_PROBES,
         description="Messages that a recipe is measured on where its task brings no probes.",

@@ -47,7 +47,7 @@ class RefineSpec:
     probes_per_step: int = 8
     max_answer_tokens: int = 64
     self_probes: int = 48
-    measure_probes: int = 16
+    measure_probes: int = 24
 
 
 def refine(

@@ -123,7 +123,7 @@ class Refiner:
         """Read a task: its prompt, what to ask it, and what to answer, where that is given.
 
         Without probes it is asked `RefineSpec.self_probes` messages: those of its examples, at most
-        half, and others that the edge model expects.
+        half, and varied ones that the edge model expects.
 
         Raises:
             InvalidRequest: the templates refuse the prompt or a probe, or the edge model expects
@@ -132,7 +132,7 @@ class Refiner:
             RecipeMismatch, RecipeInvalid: the start is not a recipe of this pool.
         """
         stack_gates([start], self.pool_id, self._pool.spec)
-        known = self._known(prompt, tools, probes, self._spec.self_probes)
+        known = self._known(prompt, tools, probes, self._spec.self_probes, varied=True)
         Random(0).shuffle(known)  # clients sort: without it whole kinds could be held out
         held_out = max(_LEAST_HELD_OUT, len(known) // _HELD_OUT_SHARE)
         return Lesson(known[held_out:], known[:held_out], start)
@@ -178,7 +178,10 @@ class Refiner:
         *,
         tools: Sequence[Tool] = (),
     ) -> Measured:
-        """Measure the recipe of a task on probes, or on `RefineSpec.measure_probes` as in `lesson`.
+        """Measure the recipe of a task on probes.
+
+        Without probes it is asked `RefineSpec.measure_probes` messages: those of its examples, at
+        most half, and usual ones that the edge model expects.
 
         Raises:
             InvalidRequest, PromptTooLong, RecipeMismatch, RecipeInvalid: as `lesson`.
@@ -193,19 +196,27 @@ class Refiner:
         tools: Sequence[Tool],
         probes: Sequence[tuple[str, str | None]] | None,
         count: int,
+        *,
+        varied: bool = False,
     ) -> list[Probe]:
         """Return probes with their answers; so many made up where none are given."""
         system = [{"role": "system", "content": prompt}] if prompt else []
         if probes is None:
             shown = self._fitting(example_messages(prompt), system, tools)[: count // 2]
-            expected = self._fitting(self._expected(system, tools, count), system, tools)
-            messages = list(dict.fromkeys([*shown, *expected]))[:count]
+            messages = [*shown, *self._expected(system, tools, count, varied=varied)]
+            messages = (list(dict.fromkeys(messages)) if varied else messages)[:count]
+            missing = MIN_PROBES - len(set(messages))
+            if missing > 0 and not varied:
+                odd = self._expected(system, tools, count, varied=True)
+                messages += [message for message in odd if message not in messages][:missing]
             _require_enough(messages)
             # An example's own answer is not taken: worth is measured against what the model says
             # under the whole prompt, and a text that only looks like an example does no harm.
             probes = [(message, None) for message in messages]
-        asked = [self._probe(system, tools, *probe) for probe in probes]
-        return answered(self._edge, asked, max_tokens=self._spec.max_answer_tokens)
+        asked = {probe: self._probe(system, tools, *probe) for probe in probes}
+        known = answered(self._edge, list(asked.values()), max_tokens=self._spec.max_answer_tokens)
+        by_message = dict(zip(asked, known, strict=True))
+        return [by_message[probe] for probe in probes]
 
     def _fitting(
         self, messages: Sequence[str], system: Sequence[dict[str, str]], tools: Sequence[Tool]
@@ -219,16 +230,22 @@ class Refiner:
         return [message for message in fitting if len(message) <= MAX_PROBE_CHARS]
 
     def _expected(
-        self, system: Sequence[dict[str, str]], tools: Sequence[Tool], count: int
+        self, system: Sequence[dict[str, str]], tools: Sequence[Tool], count: int, *, varied: bool
     ) -> list[str]:
         turn = user_turn(self._own, system, [tool.body() for tool in tools])
         around = len(self._encode(turn[0])) + len(self._encode(turn[1]))
         room = self._context - around - self._spec.max_answer_tokens
         if room < 1:
             raise PromptTooLong("the prompt leaves the edge model no room for a message")
-        return expected_messages(
-            self._edge, self._tokenizer, turn, count=count, max_tokens=min(48, room)
+        messages = expected_messages(
+            self._edge,
+            self._tokenizer,
+            turn,
+            count=count,
+            varied=varied,
+            max_tokens=min(48, room),
         )
+        return self._fitting(messages, system, tools)
 
     def _probe(
         self,
@@ -262,9 +279,10 @@ class Refiner:
 
 
 def _require_enough(messages: Sequence[str]) -> None:
-    if len(messages) < MIN_PROBES:
+    different = len(set(messages))
+    if different < MIN_PROBES:
         raise InvalidRequest(
-            f"the edge model expects {len(messages)} different messages under this prompt, and "
+            f"the edge model expects {different} different messages under this prompt, and "
             f"{MIN_PROBES} are the least: give probes",
             param="probes",
         )

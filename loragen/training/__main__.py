@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import typer
 
 from loragen.method.refine import BOOTSTRAP_LR, RefineSpec
+from loragen.suite.catalogues import CATALOGUES, CatalogueName
 from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.suite.tenants import TENANTS
@@ -36,6 +36,7 @@ from loragen.training.generator_spec import (
 from loragen.training.grid_command import grid_command
 from loragen.training.pair_course import PairSpec
 from loragen.training.pretrain import EdgeSize, EdgeSpec
+from loragen.training.progress import log_progress
 from loragen.training.refine_evaluation import BootstrapSpec, evaluate_refine
 from loragen.training.showcase import DEMO_SHOW, SMALL_SHOW, write_card, write_prompts
 from loragen.training.stages import run_stages
@@ -55,14 +56,6 @@ class Stage(StrEnum):
     PROMPTS = "prompts"
 
 
-class CatalogueName(StrEnum):
-    """Suites that an evaluation can ask."""
-
-    SMALL = "small"
-    TENANTS = "tenants"
-
-
-CATALOGUES: Final = {CatalogueName.SMALL: SMALL, CatalogueName.TENANTS: TENANTS}
 GATES: Final = {CatalogueName.SMALL: SMALL_GATE, CatalogueName.TENANTS: DEMO_GATE}
 """What the checkpoints of these suites are served by."""
 
@@ -256,10 +249,13 @@ def evaluate_command(
         int, typer.Option(help="Tasks per split that are measured and refined too.", min=0)
     ] = 500,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    processes: Annotated[
+        int, typer.Option(help="Processes that measure and refine, on a core each.", min=1)
+    ] = 2,
 ) -> None:
     """Measure recipes against the full prompt and the controls, on prompts never trained on."""
     torch.set_num_threads(threads)
-    figures = evaluate(checkpoint, CATALOGUES[catalogue], tasks, gated, GATES[catalogue])
+    figures = evaluate(checkpoint, catalogue, tasks, gated, GATES[catalogue], processes=processes)
     figures["command"] = (
         f"python -m loragen.training evaluate --checkpoint {checkpoint} --out {out} "
         f"--catalogue {catalogue} --tasks {tasks} --gated {gated}"
@@ -286,9 +282,7 @@ def evaluate_command(
 
 def main() -> None:
     """Run the command line, with progress on stderr."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
+    log_progress()
     app()
 
 

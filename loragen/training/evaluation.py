@@ -30,12 +30,13 @@ from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.method.refine import RefineSpec
 from loragen.recipe import Level, Recipe
+from loragen.suite.catalogues import CATALOGUES, CatalogueName
 from loragen.suite.family import Family
 from loragen.suite.splits import Catalogue, Prompt, Split
 from loragen.suite.table import row_count
 from loragen.training.batches import Batch, Renderer
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import GateEvaluator
+from loragen.training.gate_processes import evaluate_gate
 from loragen.training.passes import exact_matches, prompted_states, recipe_states
 from loragen.training.questions import QUESTIONS, question_batch
 from loragen.training.resampling import interval, ratio_interval
@@ -153,13 +154,15 @@ class Evaluator:
         return Recipe.encode(gates, pool_id=head.pool_id, level=head.level)
 
 
-def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int, gate: Gate) -> Figures:
+def evaluate(
+    root: Path, name: CatalogueName, tasks: int, gated: int, gate: Gate, *, processes: int
+) -> Figures:
     """Return the figures of each generator on all splits, at least so many tasks on each.
 
     A checkpoint may have no generator of level 0. Refining, and what the gate serves, are those of
-    the shipped one on `gated` tasks under a gate; 0 leaves both out.
+    the shipped one on `gated` tasks under a gate, by so many processes; 0 leaves both out.
     """
-    layout = Layout(root)
+    layout, catalogue = Layout(root), CATALOGUES[name]
     figures: Figures = {"catalogue": catalogue.name}
     for key, level in (("shipped", Level.DENSE), ("L0", Level.PAPER)):
         if not layout.generator(level).exists():
@@ -171,11 +174,9 @@ def evaluate(root: Path, catalogue: Catalogue, tasks: int, gated: int, gate: Gat
         }
     if not gated:
         return figures
-    gated_evaluator = GateEvaluator(layout, catalogue, RefineSpec(), gate)
-    figures["gate"] = {
-        str(split): gated_evaluator.score(split, catalogue.prompts_per_family(split, gated))
-        for split in SPLITS
-    }
+    figures["gate"] = evaluate_gate(
+        root, name, SPLITS, gated, gate, spec=RefineSpec(), processes=processes
+    )
     for split, row in figures["gate"].items():
         figures["shipped"][split]["refined"] = row["refined"]
     return figures

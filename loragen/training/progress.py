@@ -1,11 +1,19 @@
-"""Progress lines of a training loop."""
+"""Progress of long work, told on stderr."""
 
 import logging
+import sys
 import time
 from collections import deque
 from typing import Final
 
 _EVERY: Final = 50
+
+
+def log_progress() -> None:
+    """Have this process print progress on stderr."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
 
 
 class Progress:

@@ -1,11 +1,12 @@
 """The refiner reads texts as workers print them, and measures what it did not fit."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from loragen.errors import ArtifactCorrupt, PromptTooLong, RecipeMismatch
+from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong, RecipeMismatch
 from loragen.method.probes import Probe, answer_losses
 from loragen.method.refine import RefineSpec
 from loragen.method.refiner import Refiner
@@ -155,6 +156,55 @@ def test_messages_made_up_that_do_not_fit_beside_the_prompt_are_left_out(
     lesson = brief.lesson(prompt, None)
     probes = [*lesson.fitted, *lesson.held_out]
     assert asked(probes) == {tuple(ids(f"<|user|>{each}<|end|><|assistant|>")) for each in short}
+
+
+def drawing(
+    monkeypatch: pytest.MonkeyPatch, *, usual: list[str], varied: list[str]
+) -> dict[bool, int]:
+    """Have the edge model expect these messages; return how many of each kind were asked for."""
+    asked_for = {}
+
+    def expected(*_: Any, count: int, varied: bool, **__: Any) -> list[str]:
+        asked_for[varied] = count
+        return (odd if varied else usual)[:count]
+
+    odd = varied
+    monkeypatch.setattr("loragen.method.refiner.expected_messages", expected)
+    return asked_for
+
+
+def test_a_message_that_is_drawn_again_counts_again_in_a_measure(
+    refiner: Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ["Often?"] * 10 + [f"{number}?" for number in range(14)]
+    asked_for = drawing(monkeypatch, usual=usual, varied=[])
+    gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS)
+    recipe = Recipe.encode(gates.numpy(), pool_id=refiner.pool_id, level=Level.DENSE)
+    once = refiner.measure(PROMPT, [(message, None) for message in dict.fromkeys(usual)], recipe)
+    made_up = refiner.measure(PROMPT, None, recipe)
+    often = refiner.measure(PROMPT, [("Often?", None)], recipe).fidelity
+    assert asked_for == {False: 24}
+    assert (made_up.probes, once.probes) == (24, 15)
+    expected = (15 * once.fidelity.agreement + 9 * often.agreement) / 24
+    assert made_up.fidelity.agreement == pytest.approx(expected)
+    assert made_up.fidelity.doubt is not None
+    assert made_up.fidelity.doubt == pytest.approx(
+        (15 * (once.fidelity.doubt or 0) + 9 * (often.doubt or 0)) / 24, rel=1e-4
+    )
+
+
+def test_where_too_few_messages_are_different_odd_ones_come_with_them(
+    refiner: Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = ["a?"] * 12 + ["b?"] * 12
+    odd = ["a?", *(f"{number}?" for number in range(20))]
+    drawing(monkeypatch, usual=usual, varied=odd)
+    gates = torch.zeros(LAYERS, len(LINEARS), EXPERTS)
+    recipe = Recipe.encode(gates.numpy(), pool_id=refiner.pool_id, level=Level.DENSE)
+    assert refiner.measure(PROMPT, None, recipe).probes == 24 + 6
+    drawing(monkeypatch, usual=usual, varied=odd[:3])
+    with pytest.raises(InvalidRequest, match="expects 4 different"):
+        refiner.measure(PROMPT, None, recipe)
 
 
 def test_doubt_is_how_unsure_the_model_is_of_its_own_answers(refiner: Refiner) -> None:

@@ -11,12 +11,15 @@ from config.edge_model import EdgeModelSettings
 from loragen.gate import Gate
 from loragen.method.fidelity import Fidelity
 from loragen.method.refine import RefineSpec
+from loragen.suite.catalogues import CatalogueName
 from loragen.suite.identities import SIGNOFF
 from loragen.suite.rewrites import START
 from loragen.suite.small import SMALL
 from loragen.suite.splits import Split
 from loragen.training.checkpoint import Layout
-from loragen.training.gate_evaluation import GateEvaluator, Outcome, _gate
+from loragen.training.gate_evaluation import GateEvaluator
+from loragen.training.gate_figures import Outcome, _gate, gate_figures
+from loragen.training.gate_processes import evaluate_gate
 from loragen.training.gated import DEMO_GATE, SMALL_GATE
 from loragen.training.resampling import interval
 
@@ -35,12 +38,13 @@ def outcome(
 ) -> Outcome:
     """Return a task whose recipe is right once in four, refined twice, with the prompt always."""
     ways = (("recipe", 1), ("refined", 2), ("full_prompt", 4))
-    hits = {way: torch.arange(4) < right for way, right in ways}
+    hits = {way: [question < right for question in range(4)] for way, right in ways}
     return Outcome(
         "any",
         Fidelity(first, agreements[0], doubt=doubt),
         (Fidelity(before, 1.0), Fidelity(second, agreements[1], doubt=doubt)),
         hits,
+        {"measure": 0.5, "refine": 4.0},
     )
 
 
@@ -91,8 +95,8 @@ def test_one_that_serves_is_refined_where_it_agrees_too_seldom(
 
 def test_what_cannot_be_measured_keeps_its_prompt() -> None:
     (hits,) = [outcome(1.0, 1.0).hits]
-    assert Outcome("any", None, None, hits).served(GATE) == "full_prompt"
-    assert not Outcome("any", None, None, hits).is_measurable
+    assert Outcome("any", None, None, hits, {}).served(GATE) == "full_prompt"
+    assert not Outcome("any", None, None, hits, {}).is_measurable
     assert not outcome(None, None).is_measurable
 
 
@@ -121,11 +125,17 @@ def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
     }
 
 
+BRIEF = RefineSpec(steps=4, lr=0.02, probes_per_step=4, self_probes=12, measure_probes=24)
+
+
 def test_the_shipped_checkpoint_is_measured_refined_and_served() -> None:
-    catalogue = replace(SMALL, seen=(SIGNOFF, START))
-    spec = RefineSpec(steps=4, lr=0.02, probes_per_step=4, self_probes=12, measure_probes=8)
-    evaluator = GateEvaluator(Layout(CHECKPOINT), catalogue, spec, SMALL_GATE)
-    figures = evaluator.score(Split.UNSEEN_PROMPTS, 2)
+    evaluator = GateEvaluator(Layout(CHECKPOINT), SMALL, BRIEF)
+    outcomes = [
+        outcome
+        for family in (SIGNOFF, START)
+        for outcome in evaluator.outcomes(family, Split.UNSEEN_PROMPTS, 2)
+    ]
+    figures = gate_figures(outcomes, SMALL_GATE)
     assert figures["tasks"] == sum(figures["ways"].values()) == 4
     assert figures["full_prompt"] >= 0.8
     assert figures["served"] >= 0.8
@@ -135,6 +145,17 @@ def test_the_shipped_checkpoint_is_measured_refined_and_served() -> None:
     assert all(0 <= row["median_doubt"] < 0.1 for row in figures["per_family"].values())
     low, high = figures["ci95"]["served"]
     assert low <= figures["served"] <= high
+
+
+def test_processes_share_the_families_of_a_split_out() -> None:
+    splits = (Split.UNSEEN_FAMILIES,)
+    figures = evaluate_gate(
+        CHECKPOINT, CatalogueName.SMALL, splits, 2, SMALL_GATE, spec=BRIEF, processes=2
+    )
+    families = SMALL.families(*splits)
+    assert list(figures) == list(map(str, splits))
+    assert list(figures[splits[0]]["per_family"]) == [family.name for family in families]
+    assert figures[splits[0]]["tasks"] == sum(figures[splits[0]]["ways"].values())
 
 
 def test_an_interval_is_the_same_every_time_and_narrows_with_more_tasks() -> None:
