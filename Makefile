@@ -70,8 +70,8 @@ demo-checkpoint: setup  ## train the demo's checkpoint from scratch into runs/de
 small-checkpoint: setup  ## train the small checkpoint, which tests serve, from scratch (21 minutes on 2 cores)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m loragen.training small --out checkpoints/small --seed 0
 
-eval-demo: setup  ## measure the demo's checkpoint, or CHECKPOINT=FOLDER, and its controls into bench/results/demo_eval.json
-	@$(BIN)/python -m loragen.training evaluate --checkpoint $(or $(CHECKPOINT),checkpoints/demo) --gated 60 --out bench/results/demo_eval.json
+eval-demo: setup  ## measure the demo's checkpoint and its controls (an hour), or CHECKPOINT=FOLDER into its demo_eval.json
+	@$(BIN)/python -m loragen.training evaluate --checkpoint $(or $(CHECKPOINT),checkpoints/demo) --out $(or $(CHECKPOINT),bench/results)/demo_eval.json
 
 eval-refine: setup  ## measure what refining the demo's tasks brings, and on a pool without generator (30 minutes)
 	@$(BIN)/python -m loragen.training evaluate-refine --checkpoint checkpoints/demo --out bench/results/refine_eval.json

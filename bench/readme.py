@@ -119,13 +119,14 @@ def free(sets: Sequence[dict[str, Any]]) -> str:
     unsure = sum(row["reason"] == "model_unsure" for row in rows)
     last = sets[-1]
     return (
-        f"Prompts of other kinds: of {len(rows)} written like real ones (`python -m bench.free`), "
-        f"under which the toy\nanswers {right} of {questions} questions right with "
-        f"the prompt in context, served compiled: {len(compiled)},\n"
-        f"a question answered wrong: by {wrong} of these; {unsure} keep their "
-        "prompts because the model is unsure of\nits own answers under them (`model_unsure`). "
-        f"The last {last['prompts']} were written after the gate's bars were set:\n"
-        f"served compiled of them: {last['compiled']}, wrong: {last['compiled_and_wrong']}.\n"
+        f"**The toy does not follow prompts like yours.** Of {len(rows)} written like real ones "
+        "(`python -m bench.free`)\nit answers, with the prompt in context, "
+        f"{right} of {questions} questions right. A server must notice: this\n"
+        f"one kept {len(rows) - len(compiled)} of these prompts in context ({unsure} because the "
+        "model is unsure of its own answers\nunder them, `model_unsure`). Served by a recipe: "
+        f"{len(compiled)}; with a question answered wrong: {wrong}. Of\nthe last "
+        f"{last['prompts']}, written after the gate's bars were set: {last['compiled']} "
+        f"and {last['compiled_and_wrong']}.\n"
     )
 
 
@@ -142,8 +143,8 @@ def summary(results: dict[str, Any]) -> str:
     """Return the eight figures of serving."""
     return "\n".join(
         [
-            "Serving (`make bench`; where it loses, how it is measured and plots:",
-            "[results](docs/results.md)):",
+            "Serving (what `make bench` measures; where it loses, the commands of these runs and",
+            "plots: [results](docs/results.md)):",
             "",
             *table(results),
             "",

@@ -30,9 +30,11 @@ def serving(summary: dict[str, Any], tokens: dict[str, Any], load: dict[str, Any
         *(f"- {loss}" for loss in summary["losses"]),
         "",
         *_paragraph(
-            f"`make bench`, {summary['date']}, {summary['machine']['cpus']} CPU cores shared with "
-            f"other work. A random Llama of width {model['hidden']} and {model['layers']} layers, "
-            f"a pool of {model['experts']} rank-one experts, bfloat16. CPU only: nothing here says "
+            "What `make bench` measures, by the commands below, joined by "
+            f"`{summary['command']}` on {summary['date']}; {summary['machine']['cpus']} CPU cores "
+            f"shared with other work. A random Llama of width {model['hidden']} and "
+            f"{model['layers']} layers, a pool of {model['experts']} rank-one experts, bfloat16. "
+            "CPU only: nothing here says "
             "how a GPU behaves."
         ),
         *table(summary),

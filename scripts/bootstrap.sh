@@ -38,4 +38,7 @@ fi
 say "installing $(grep -c . "$lock") locked packages (about half a minute on a first run)"
 "$uv" pip install -q --python "$venv_python" --no-deps -r "$lock" || die "cannot install the packages of $lock"
 "$uv" pip install -q --python "$venv_python" --no-deps --no-build-isolation -e . || die "cannot install this checkout"
+if [ "$extra" = cpu ] && ! "$venv_python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
+  die "vLLM's CPU library needs libnuma.so.1: on Debian and Ubuntu, apt-get install libnuma1"
+fi
 say "done"

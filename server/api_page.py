@@ -72,8 +72,8 @@ def _parameters(call: Schema) -> Iterator[str]:
 
 def _body(call: Schema, schemas: Schema) -> Iterator[str]:
     for content in call.get("requestBody", {}).get("content", {}).values():
-        if "$ref" in content["schema"]:
-            yield from _fields(content["schema"]["$ref"], schemas, prefix="")
+        for reference, _ in _nested(content["schema"]):
+            yield from _fields(reference, schemas, prefix="")
 
 
 def _fields(reference: str, schemas: Schema, *, prefix: str) -> Iterator[str]:

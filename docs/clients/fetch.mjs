@@ -1,10 +1,11 @@
 // Plain JavaScript: node fetch.mjs [http://127.0.0.1:8000]
 const server = process.argv[2] ?? "http://127.0.0.1:8000";
+const key = process.env.LORAGEN_API_KEY ?? "none";
 
 async function post(path, body) {
   const reply = await fetch(server + path, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
     body: JSON.stringify(body),
   });
   if (!reply.ok) throw new Error((await reply.json()).error.message);

@@ -1,5 +1,6 @@
 """LangChain's ChatOpenAI: python langchain_chat.py [http://127.0.0.1:8000]."""
 
+import os
 import sys
 
 from langchain_core.prompts import ChatPromptTemplate
@@ -8,7 +9,8 @@ from langchain_openai import ChatOpenAI
 SYSTEM_PROMPT = "You help customers of Nimbus, Tokyo. Your name is Sam. Your greeting is Welcome."
 
 server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-model = ChatOpenAI(base_url=f"{server}/v1", api_key="none", model="demo", temperature=0)
+key = os.environ.get("LORAGEN_API_KEY", "none")
+model = ChatOpenAI(base_url=f"{server}/v1", api_key=key, model="demo", temperature=0)
 
 # As with any OpenAI server: the system prompt travels with every request.
 prompt = ChatPromptTemplate([("system", SYSTEM_PROMPT), ("user", "{question}")])

@@ -1,6 +1,7 @@
 """The official client, asynchronous: python openai_async.py [http://127.0.0.1:8000]."""
 
 import asyncio
+import os
 import sys
 
 from openai import AsyncOpenAI
@@ -30,7 +31,8 @@ async def ask(client: AsyncOpenAI, system_prompt: str, question: str) -> str | N
 async def main() -> None:
     """Ask under all system prompts at once."""
     server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-    async with AsyncOpenAI(base_url=f"{server}/v1", api_key="none") as client:
+    key = os.environ.get("LORAGEN_API_KEY", "none")
+    async with AsyncOpenAI(base_url=f"{server}/v1", api_key=key) as client:
         for answer in await asyncio.gather(*(ask(client, *item) for item in QUESTIONS.items())):
             print(answer)
 

@@ -1,5 +1,6 @@
 """The official client, Responses API: python openai_responses.py [http://127.0.0.1:8000]."""
 
+import os
 import sys
 
 from openai import OpenAI
@@ -7,7 +8,8 @@ from openai import OpenAI
 SYSTEM_PROMPT = "You help customers of Nimbus, Tokyo. Your name is Sam. Your greeting is Welcome."
 
 server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-client = OpenAI(base_url=f"{server}/v1", api_key="none")
+key = os.environ.get("LORAGEN_API_KEY", "none")
+client = OpenAI(base_url=f"{server}/v1", api_key=key)
 
 # `instructions` are the system prompt of this call; nothing is stored.
 answer = client.responses.create(

@@ -1,5 +1,6 @@
 """The official client, structured output: python openai_structured.py [http://127.0.0.1:8000]."""
 
+import os
 import sys
 from typing import Literal
 
@@ -16,7 +17,8 @@ class Review(BaseModel):
 
 
 server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-client = OpenAI(base_url=f"{server}/v1", api_key="none")
+key = os.environ.get("LORAGEN_API_KEY", "none")
+client = OpenAI(base_url=f"{server}/v1", api_key=key)
 
 task = client.post(
     "/tasks", body={"model": "demo", "system_prompt": SYSTEM_PROMPT}, cast_to=dict[str, object]

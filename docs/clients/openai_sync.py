@@ -1,5 +1,6 @@
 """The official client: python openai_sync.py [http://127.0.0.1:8000]."""
 
+import os
 import sys
 
 from openai import OpenAI
@@ -8,7 +9,8 @@ SYSTEM_PROMPT = "You help customers of Nimbus, Tokyo. Your name is Sam. Your gre
 QUESTION = {"role": "user", "content": "Who are you?"}
 
 server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-client = OpenAI(base_url=f"{server}/v1", api_key="none")
+key = os.environ.get("LORAGEN_API_KEY", "none")
+client = OpenAI(base_url=f"{server}/v1", api_key=key)
 
 # As with any OpenAI server: the system prompt travels with every request.
 answer = client.chat.completions.create(

@@ -1,5 +1,6 @@
 """The official client, tools: python openai_tools.py [http://127.0.0.1:8000]."""
 
+import os
 import sys
 
 from openai import OpenAI
@@ -23,7 +24,8 @@ TOOLS = [
 ]
 
 server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-client = OpenAI(base_url=f"{server}/v1", api_key="none")
+key = os.environ.get("LORAGEN_API_KEY", "none")
+client = OpenAI(base_url=f"{server}/v1", api_key=key)
 
 # The definitions are part of the task: compiled with its prompt, and not sent with a request.
 task = client.post(

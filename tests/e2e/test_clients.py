@@ -51,6 +51,17 @@ def test_a_python_example_prints_its_answers(
     assert re.fullmatch(PRINTED[name], capsys.readouterr().out)
 
 
+def test_what_the_readme_shows_prints_what_it_says(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    said = re.findall(r"content\)  # (.+)", program)
+    exec(program.replace("http://127.0.0.1:8000", stack.url), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert [first] == said
+    assert "'mode': 'compiled'" in second
+
+
 @pytest.mark.parametrize(
     "command",
     [

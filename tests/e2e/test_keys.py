@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 
 from config.environment import child_environment
-from tests.e2e.stack import MODEL, Stack
+from tests.e2e.stack import MODEL, ROOT, Stack
 
 
 def loragen(stack: Stack, *arguments: str) -> str:
@@ -37,6 +37,16 @@ def test_a_key_made_beside_the_running_stack_is_a_tenant_of_its_own(stack: Stack
         extra_body={"task_id": task["id"]},
     )
     assert answer.choices[0].message.content
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "clients" / "openai_sync.py"), stack.url],
+        env=child_environment(LORAGEN_API_KEY=key),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "I am Sam." in shown.stdout
+    assert len(stack.http.get("/v1/tasks", headers=headers).json()["data"]) == 2
     loragen(stack, "tenants", "delete", "acme", "--yes")
     assert stack.http.get("/v1/tasks", headers=headers).status_code == 401
     keys = [bytes(name) for name in stack.redis().scan_iter("*")]

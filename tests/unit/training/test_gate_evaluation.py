@@ -112,8 +112,21 @@ def test_what_cannot_be_measured_keeps_its_prompt() -> None:
 def test_checkpoints_are_evaluated_by_the_gates_they_are_served_with(
     config: str, gate: Gate
 ) -> None:
-    model = yaml.safe_load((ROOT / config).read_text("utf-8"))["edge_models"][0]
-    assert EdgeModelSettings(**model).bars == gate
+    assert first_model(config).bars == gate
+
+
+@pytest.mark.parametrize(
+    "config", ["config/several-models.yaml", "k8s/overlays/cpu-dev/loragen.yaml"]
+)
+def test_the_demos_model_is_served_alike_wherever_it_is(config: str) -> None:
+    place = {"model", "generator", "port", "worker_service", "kv_cache_gib"}
+    models = (first_model(path).model_dump(exclude=place) for path in (config, "config/demo.yaml"))
+    assert next(models) == next(models)
+
+
+def first_model(config: str) -> EdgeModelSettings:
+    """Return the first edge model of a configuration file."""
+    return EdgeModelSettings(**yaml.safe_load((ROOT / config).read_text("utf-8"))["edge_models"][0])
 
 
 def test_what_it_serves_and_how_much_of_it_without_the_prompt() -> None:
