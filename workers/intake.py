@@ -6,7 +6,7 @@ in `base_model_name`, which nothing there reads or hashes.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +91,9 @@ class RecipeIntake:
             with self.view.use(lora_request):
                 yield lora_request
 
-    def turn(self, lora_request: Any) -> AbstractAsyncContextManager[None]:
+    def turn(self, lora_request: Any) -> AbstractAsyncContextManager[None] | None:
         """Wait until the engine can serve a recipe, and let it for the length of the block."""
-        return nullcontext() if self.line is None else self.line.turn(lora_request.lora_name)
+        return None if self.line is None else self.line.turn(lora_request.lora_name)
 
 
 class NoIntake:
@@ -109,6 +109,5 @@ class NoIntake:
         raise RecipeInvalid("this worker's edge model has no pool, so it mixes no recipes")
         yield
 
-    def turn(self, lora_request: Any) -> AbstractAsyncContextManager[None]:
+    def turn(self, lora_request: Any) -> None:
         """Wait for nothing: no recipe gets here."""
-        return nullcontext()

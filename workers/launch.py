@@ -36,6 +36,8 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "VLLM_NO_USAGE_STATS": "1",
     # Its two streams go around our layers.
     "VLLM_LORA_ENABLE_DUAL_STREAM": "0",
+    # What ends an engine with its server is set up where its process begins: a forked one has none.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     # vLLM starts processes of thousands of modules each: not to compile these every time
     # more than halves a start, so the wish for no byte code on disk is overruled.
     "PYTHONDONTWRITEBYTECODE": "",

@@ -4,6 +4,7 @@ vLLM's own guard covers /v1 and a few prefixes; routes such as /invocations, /to
 /loragen would be open. It stands outside ours, so a request without key never gets to its recipe.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -29,8 +30,8 @@ class Intake(Protocol):
     def admit(self, text: str) -> AbstractContextManager[Any]:
         """Serve the enclosed request with the recipe in `text`, as what is returned."""
 
-    def turn(self, admitted: Any, /) -> AbstractAsyncContextManager[None]:
-        """Wait until what was admitted can be served, and hold its place."""
+    def turn(self, admitted: Any, /) -> AbstractAsyncContextManager[None] | None:
+        """Wait until what was admitted can be served, and hold its place; None: nothing waits."""
 
 
 class KeyMiddleware:
@@ -64,17 +65,43 @@ class RecipeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        client = receive
         async with AsyncExitStack() as admission:
             try:
                 scope, receive, text = await _take_recipe(scope, receive)
                 if text is not None:
                     intake: Intake = scope["app"].state.recipe_intake
-                    admitted = admission.enter_context(intake.admit(text))
-                    await admission.enter_async_context(intake.turn(admitted))
+                    turn = intake.turn(admission.enter_context(intake.admit(text)))
+                    if turn is not None and not await _comes(turn, admission, client):
+                        return
             except LoragenError as error:
                 await refuse(error, scope, receive, send)
                 return
             await self._app(scope, receive, send)
+
+
+async def _comes(
+    turn: AbstractAsyncContextManager[None], admission: AsyncExitStack, client: Receive
+) -> bool:
+    """Enter a turn, and return True; or False once the client has left, whose place is given up.
+
+    Nobody is told of a client that leaves but who asks for what it sends.
+    """
+    entered = asyncio.create_task(admission.enter_async_context(turn))
+    left = asyncio.create_task(_leaves(client))
+    try:
+        await asyncio.wait({entered, left}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left.cancel()
+        came = entered.done() or not entered.cancel()
+    if came:
+        await entered
+    return came
+
+
+async def _leaves(client: Receive) -> None:
+    while (await client())["type"] != "http.disconnect":
+        pass
 
 
 async def _take_recipe(scope: Scope, receive: Receive) -> tuple[Scope, Receive, str | None]:

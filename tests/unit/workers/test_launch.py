@@ -75,6 +75,7 @@ def test_a_model_without_generator_is_served_without_lora(folder: Path) -> None:
     launch = plan(edge(folder))
     assert "--enable-lora" not in launch.arguments
     assert launch.environment["VLLM_PLUGINS"] == "loragen,loragen_api"
+    assert launch.environment["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
 def template_of(launch: Launch) -> str:

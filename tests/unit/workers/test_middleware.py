@@ -1,12 +1,14 @@
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
+from starlette.types import Message
 
 from loragen.errors import RecipeInvalid, RecipeMismatch
 from workers.middleware import KeyMiddleware, RecipeMiddleware
@@ -28,13 +30,34 @@ class FakeIntake:
         yield
         self.serving = None
 
-    def turn(self, admitted: None, /) -> nullcontext[None]:
-        return nullcontext(admitted)
+    def turn(self, admitted: None, /) -> AbstractAsyncContextManager[None] | None:
+        return None
 
 
-def make_app() -> FastAPI:
+class FakeLine(FakeIntake):
+    """One where a request waits until the line lets it in; remembers whom it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opens = asyncio.Event()
+        self.steps: list[str] = []
+
+    @asynccontextmanager
+    async def turn(self, admitted: None, /) -> AsyncIterator[None]:
+        self.steps.append("waits")
+        try:
+            await self.opens.wait()
+        except asyncio.CancelledError:
+            self.steps.append("gives up")
+            raise
+        self.steps.append("in")
+        yield
+        self.steps.append("out")
+
+
+def make_app(intake: FakeIntake | None = None) -> FastAPI:
     app = FastAPI()
-    app.state.recipe_intake = FakeIntake()
+    app.state.recipe_intake = intake or FakeIntake()
 
     @app.post("/v1/echo")
     async def echo(request: Request) -> dict[str, Any]:
@@ -145,3 +168,61 @@ async def test_the_key_comes_before_the_recipe(client: httpx.AsyncClient) -> Non
 
 async def test_health_needs_no_key(client: httpx.AsyncClient) -> None:
     assert (await client.get("/health", headers={"authorization": ""})).status_code == 200
+
+
+class Caller:
+    """A request with a recipe as its server hands it to the application: it may leave."""
+
+    def __init__(self, intake: FakeLine) -> None:
+        self.left = asyncio.Event()
+        self.sent: list[Message] = []
+        self._body: list[Message] = [{"type": "http.request", "body": b"{}", "more_body": False}]
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/echo", "raw_path": b"/v1/echo",
+            "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
+            "headers": [(b"authorization", b"Bearer key"), (b"x-lora-recipe", b"good")],
+        }  # fmt: skip
+        self.task = asyncio.create_task(make_app(intake)(scope, self._receive, self._send))
+
+    async def _receive(self) -> Message:
+        if self._body:
+            return self._body.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+async def test_a_request_is_served_in_its_turn() -> None:
+    line = FakeLine()
+    caller = Caller(line)
+    await asyncio.sleep(0.01)
+    assert line.steps == ["waits"]
+    line.opens.set()
+    await caller.task
+    assert line.steps == ["waits", "in", "out"]
+    assert caller.sent[0]["status"] == 200
+
+
+async def test_who_leaves_the_line_gives_its_place_up_and_gets_no_answer() -> None:
+    """Else clients that are gone would be let in before those that wait."""
+    line = FakeLine()
+    caller = Caller(line)
+    await asyncio.sleep(0.01)
+    caller.left.set()
+    await asyncio.wait_for(caller.task, 1)
+    await asyncio.sleep(0)
+    assert line.steps == ["waits", "gives up"]
+    assert line.serving is None
+    assert caller.sent == []
+
+
+async def test_a_request_that_is_cut_off_in_the_line_gives_its_place_up() -> None:
+    line = FakeLine()
+    caller = Caller(line)
+    await asyncio.sleep(0.01)
+    caller.task.cancel()
+    await asyncio.gather(caller.task, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert line.steps == ["waits", "gives up"]
