@@ -23,7 +23,7 @@ TOKENIZER_FILE: Final = "tokenizer_config.json"
 """Where it stands, as entry `chat_template`, in folders saved before."""
 
 _SYSTEM_TURN: Final = (
-    {"role": "system", "content": "Be brief."},
+    {"role": "system", "content": "LORAGEN-SYSTEM"},
     {"role": "user", "content": "Hello"},
 )
 
@@ -84,9 +84,9 @@ class OwnTemplate:
 
     @property
     def refuses_system(self) -> bool:
-        """Whether it prints conversations, but none with a system message."""
-        asked = _SYSTEM_TURN[1:]
-        return self.try_render(_SYSTEM_TURN) is None and self.try_render(asked) is not None
+        """Whether it prints conversations, but no system message: it raises, or leaves it out."""
+        prints = _SYSTEM_TURN[0]["content"] in (self.try_render(_SYSTEM_TURN) or "")
+        return not prints and self.try_render(_SYSTEM_TURN[1:]) is not None
 
     def with_system(self) -> Self:
         """Return the template that prints prompt mode: this one, which takes system text."""
@@ -95,8 +95,8 @@ class OwnTemplate:
     def served(self, compiled: CompiledTemplate | None = None) -> str:
         """Return the one template of a worker, as text.
 
-        It prints what this one does, save that system text which this one refuses goes into the
-        first user turn; and, where the gateway sets the switch, what `compiled` does.
+        It prints what this one does, save that system text which this one refuses or leaves out
+        goes into the first user turn; and, where the gateway sets the switch, what `compiled` does.
         """
         own = _FOLD * self.refuses_system + _plain(self.source)
         if compiled is None:

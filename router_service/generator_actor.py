@@ -109,21 +109,22 @@ class GeneratorActor:
             return [missing] * len(requests)
         if pool_id not in (None, generator.head.pool_id):
             return [RecipeMismatch("the generator is of another pool")] * len(requests)
-        prompts = [_text(request) for request in requests]
-        errors = [_too_long(generator, prompt) for prompt in prompts]
-        short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
-        started = time.monotonic()
-        try:
-            recipes = iter(generator.compile(short)) if short else iter(())
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, its callers get an answer
-            # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
-            logger.error("compiling failed", extra={"error": type(error).__name__})
-            return [too_long or LoragenError("the generator failed") for too_long in errors]
-        seconds = time.monotonic() - started
-        return [
-            error or _reply(next(recipes), request, generator=generator, seconds=seconds)
-            for request, error in zip(requests, errors, strict=True)
-        ]
+        return [_compiled(generator, request) for request in requests]
+
+
+def _compiled(generator: Compiler, request: CompileRequest) -> Outcome:
+    started = time.monotonic()
+    try:
+        prompt = _text(request)
+        too_long = _too_long(generator, prompt)
+        if too_long is not None:
+            return too_long
+        (recipe,) = generator.compile([prompt])
+        return _reply(recipe, request, generator=generator, seconds=time.monotonic() - started)
+    except Exception as error:  # noqa: BLE001 - one prompt's failure is its own, whatever it is
+        # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
+        logger.error("compiling failed", extra={"error": type(error).__name__})
+        return LoragenError("the generator failed")
 
 
 def _text(request: CompileRequest) -> str:

@@ -279,15 +279,24 @@ def _read(refiner: Refiner, request: RefineRequest) -> Any:
             tools=request.tools,
             start=None if request.start is None else Recipe.from_text(request.start),
         )
-    except LoragenError as error:
-        return error
+    except Exception as error:  # noqa: BLE001 - one task's failure is its own, whatever it is
+        return _told(error)
 
 
 def _examined(refiner: Refiner, lesson: Any, gates: Any) -> Refined | LoragenError:
     try:
         return refiner.examine(lesson, gates)
-    except LoragenError as error:
+    except Exception as error:  # noqa: BLE001
+        return _told(error)
+
+
+def _told(error: Exception) -> LoragenError:
+    """Return an error as its caller may see it."""
+    if isinstance(error, LoragenError):
         return error
+    # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
+    logger.error("one task of a refine failed", extra={"error": type(error).__name__})
+    return LoragenError("the refiner failed")
 
 
 def _pairs(probes: Probes | None) -> list[tuple[str, str | None]] | None:

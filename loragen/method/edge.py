@@ -11,7 +11,13 @@ from typing import Any, Final, Self
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, DynamicCache, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Cache,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import DynamicLayer
 
 from loragen.errors import ArtifactCorrupt
@@ -38,18 +44,32 @@ class EdgeModel:
         """Load an edge model in float32, with the pool trained for it.
 
         Raises:
-            ArtifactCorrupt: the folder is not the edge model that the pool was trained for.
+            ArtifactCorrupt: the folder is not the edge model that the pool was trained for, or its
+                model makes logits in a way that `head` does not know.
         """
         if edge_fingerprint(folder) != pool.spec.edge_fingerprint:
             raise ArtifactCorrupt(f"{folder} is not the edge model of pool {pool.id[:12]}")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(model.eval(), pool.spec.linears, pool.tensors)
+        edge = cls(model.eval(), pool.spec.linears, pool.tensors)
+        # What a model is published to be sampled with (penalties, say) is not for what we draw.
+        model.generation_config = GenerationConfig(eos_token_id=edge.end_ids)
+        edge._check_head(folder)
+        return edge
 
     @property
     def end_ids(self) -> list[int]:
-        """The tokens that end an answer; fitted answers end in the first."""
-        ids: int | list[int] = self.model.config.eos_token_id
-        return ids if isinstance(ids, list) else [ids]
+        """The tokens that end an answer, first those that it is published to be sampled with."""
+        found: list[int | None] = []
+        for config in (self.model.generation_config, self.model.config):
+            ids: int | list[int] | None = getattr(config, "eos_token_id", None)
+            found += ids if isinstance(ids, list) else [ids]
+        return [each for each in dict.fromkeys(found) if each is not None]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows."""
+        embedding: Any = self.model.get_input_embeddings()
+        return int(embedding.weight.shape[0])
 
     @property
     def cache_tokens(self) -> int:
@@ -108,10 +128,16 @@ class EdgeModel:
 
     def logits(self, ids_BT: torch.Tensor, gates_BLMR: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits [B, T, V] of rows padded on the right."""
-        logits_BTV: torch.Tensor = self.model.get_output_embeddings()(
-            self.states(ids_BT, gates_BLMR)
-        )
-        return logits_BTV
+        return self.head(self.states(ids_BT, gates_BLMR))
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits [.., V] of last hidden states [.., D]."""
+        config = self.model.config
+        logits: torch.Tensor = self.model.get_output_embeddings()(states)
+        logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @torch.inference_mode()
     def generate(
@@ -121,7 +147,20 @@ class EdgeModel:
         *,
         max_tokens: int = 64,
     ) -> list[list[int]]:
-        """Continue token ids greedily until the end token; the answers hold no end token.
+        """Continue token ids greedily until an end token; the answers hold no end token."""
+        ended = self.generate_ended(prompts, gates_BLMR, max_tokens=max_tokens)
+        end_ids = set(self.end_ids)
+        return [answer[:-1] if set(answer[-1:]) & end_ids else answer for answer in ended]
+
+    @torch.inference_mode()
+    def generate_ended(
+        self,
+        prompts: Sequence[Sequence[int]],
+        gates_BLMR: torch.Tensor | None = None,
+        *,
+        max_tokens: int = 64,
+    ) -> list[list[int]]:
+        """Continue token ids greedily, with the end token where they get to one.
 
         Every step reads the whole row again: slow, and free of any cache that could be wrong.
         """
@@ -133,14 +172,23 @@ class EdgeModel:
             gates = None if gates_BLMR is None else gates_BLMR[open_rows]
             last = torch.tensor([len(rows[row]) - 1 for row in open_rows])
             states_BD = self.states(ids_BT, gates)[torch.arange(len(open_rows)), last]
-            chosen = self.model.get_output_embeddings()(states_BD).argmax(-1).tolist()
+            chosen = self.head(states_BD).argmax(-1).tolist()
             for row, token in zip(open_rows, chosen, strict=True):
                 rows[row].append(token)
             open_rows = [row for row in open_rows if rows[row][-1] not in end_ids]
             if not open_rows:
                 break
-        answers = [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
-        return [answer[:-1] if set(answer[-1:]) & set(end_ids) else answer for answer in answers]
+        return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+
+    @torch.inference_mode()
+    def _check_head(self, folder: Path) -> None:
+        """Hold `head` to the model itself: losses would be of other logits than what is served."""
+        ids_BT = torch.zeros(1, 2, dtype=torch.long)
+        own = self.model(input_ids=ids_BT, use_cache=False).logits
+        if not torch.allclose(self.logits(ids_BT), own, rtol=1e-3, atol=1e-3):
+            raise ArtifactCorrupt(
+                f"{folder}: {type(self.model).__name__} makes its logits in a way that is not known"
+            )
 
     def _hook(self, linears: tuple[str, ...]) -> None:
         modules = linears_of(self.model, linears)

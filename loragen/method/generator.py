@@ -135,7 +135,7 @@ class Generator:
             raise ArtifactCorrupt(f"pool of {folder} was trained for another edge model")
         try:
             cloud = AutoModel.from_pretrained(cloud_folder, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(cloud_folder)
+            tokenizer = AutoTokenizer.from_pretrained(cloud_folder, mistral_format=False)
             edge = None
             if spec.router.pair_experts:
                 if not (edge_folder / "config.json").is_file():

@@ -1,8 +1,9 @@
 """Greedy: answers of many rows at once, from keys and values that are kept.
 
-`EdgeModel.generate` says the same and reads whole rows again for every token: it is what this is
-held to. Of rows without gates, what all begin with alike is read once: a system prompt, before many
-messages to it. Models with layers that forget (sliding windows, linear attention) read whole rows.
+`EdgeModel.generate_ended` says the same and reads whole rows again for every token: it is what this
+is held to. Of rows without gates, what all begin with alike is read once: a system prompt, before
+many messages to it. Models with layers that forget (sliding windows, linear attention) read whole
+rows.
 """
 
 from collections.abc import Sequence
@@ -40,9 +41,9 @@ def greedy(
     *,
     max_tokens: int = 64,
 ) -> list[list[int]]:
-    """Continue token ids greedily until the end token; the answers hold no end token."""
+    """Continue token ids greedily, with the end token where they get to one."""
     if not edge.keeps_all:
-        return edge.generate(prompts, gates_BLMR, max_tokens=max_tokens)
+        return edge.generate_ended(prompts, gates_BLMR, max_tokens=max_tokens)
     shared = shared_length(prompts) if gates_BLMR is None else 0
     cache = read_prefix(edge, prompts[0][:shared], len(prompts))
     ids_BT, mask_BT = _pad_left([prompt[shared:] for prompt in prompts])
@@ -54,11 +55,11 @@ def greedy(
     for _ in range(max_tokens):
         gates = None if gates_BLMR is None else gates_BLMR[open_rows]
         states_BTD = edge.go_on(ids_BT, cache, gates, mask_BT=mask_BT, places_BT=places_BT)
-        chosen_B = edge.model.get_output_embeddings()(states_BTD[:, -1]).argmax(-1)
-        goes_on_B = ~torch.isin(chosen_B, end_ids)
-        open_rows, chosen_B = open_rows[goes_on_B], chosen_B[goes_on_B]
+        chosen_B = edge.head(states_BTD[:, -1]).argmax(-1)
         for row, token in zip(open_rows.tolist(), chosen_B.tolist(), strict=True):
             answers[row].append(token)
+        goes_on_B = ~torch.isin(chosen_B, end_ids)
+        open_rows, chosen_B = open_rows[goes_on_B], chosen_B[goes_on_B]
         if not len(open_rows):
             break
         if not goes_on_B.all():

@@ -52,13 +52,12 @@ def answers(
     max_tokens: int,
 ) -> list[list[int]]:
     """Return greedy answers, all under the same gates; with the end token where they got to it."""
-    end_id = edge.end_ids[0]
     said: list[list[int]] = []
     for rows in batches(edge, [len(question) + max_tokens for question in questions]):
         gates = None if gates_LMR is None else gates_LMR.expand(len(rows), -1, -1, -1)
         asked = [questions[row] for row in rows]
         said += greedy(edge, asked, gates, max_tokens=max_tokens)
-    return [[*answer, end_id] if len(answer) < max_tokens else answer for answer in said]
+    return said
 
 
 def batches(edge: EdgeModel, lengths: Sequence[int]) -> Iterator[range]:
@@ -124,5 +123,5 @@ def _answer_logits(
         states_BTD = edge.go_on(ids_BT, cache)
     else:
         states_BTD = edge.states(ids_BT, gates_BLMR)
-    logits: torch.Tensor = edge.model.get_output_embeddings()(states_BTD[targets_BT != _IGNORED])
+    logits = edge.head(states_BTD[targets_BT != _IGNORED])
     return logits, targets_BT

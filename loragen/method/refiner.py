@@ -31,6 +31,8 @@ from loragen.template import CompiledTemplate
 from loragen.tools import Tool
 from loragen.wire import MAX_PROBE_CHARS, MIN_PROBES
 
+_MARK: Final = "LORAGEN-ANSWER"
+"""Stands where an answer is, to find what a template prints behind it."""
 _HELD_OUT_SHARE: Final = 4
 """One probe of so many is held out ..."""
 _LEAST_HELD_OUT: Final = 4
@@ -88,6 +90,7 @@ class Refiner:
         self._compiled = compiled
         self._spec = spec
         self._context = int(edge.model.config.max_position_embeddings)
+        self._end_id = self._end_of_answers()
 
     @classmethod
     def load(
@@ -109,7 +112,8 @@ class Refiner:
         if pool.spec.template_hash != compiled.hash:
             raise ArtifactCorrupt(f"pool {pool_file} was made for another compiled template")
         edge = EdgeModel.load(folder, pool)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # As a worker reads it: where a folder holds Mistral's own file, the default is another.
+        tokenizer = AutoTokenizer.from_pretrained(folder, mistral_format=False)
         return cls(edge, pool, tokenizer, own=own, compiled=compiled, spec=spec)
 
     def lesson(
@@ -258,11 +262,10 @@ class Refiner:
         prompted = self._own.try_render([*system, *chat], tools=[tool.body() for tool in tools])
         if prompted is None:
             raise InvalidRequest("the edge model's chat template refuses the prompt")
-        end_id = self._edge.end_ids[0]
         probe = Probe(
             prompted=self._encode(prompted),
             bare=self._encode(self._compiled.render(chat)),
-            answer=None if answer is None else [*self._encode(answer), end_id],
+            answer=None if answer is None else [*self._encode(answer), self._end_id],
         )
         needed = len(probe.prompted) + max(len(probe.answer or ()), self._spec.max_answer_tokens)
         if needed > self._context:
@@ -275,7 +278,20 @@ class Refiner:
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if max(ids, default=0) >= self._edge.vocabulary:
+            raise InvalidRequest("the text holds a token that the edge model does not have")
         return ids
+
+    def _end_of_answers(self) -> int:
+        """Return the token that the chat template prints behind an answer, if that ends one.
+
+        Of several end tokens the first may be one that no answer of a chat ends in.
+        """
+        chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _MARK}]
+        _, _, behind = (self._own.try_render(chat) or "").rpartition(_MARK)
+        ends = self._edge.end_ids
+        first = self._encode(behind.lstrip())[:1]
+        return first[0] if first and first[0] in ends else ends[0]
 
 
 def _require_enough(messages: Sequence[str]) -> None:

@@ -53,9 +53,16 @@ def _named_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, vocabulary: i
     is_named_V = torch.zeros(vocabulary, dtype=torch.bool)
     # A word is not the same token at the start of a message as within a prompt.
     for text in (prompt, *set(_WORD.findall(prompt))):
-        is_named_V[tokenizer(text, add_special_tokens=False)["input_ids"]] = True
-    is_named_V[tokenizer.all_special_ids] = False
+        is_named_V[_within(tokenizer(text, add_special_tokens=False)["input_ids"], vocabulary)] = (
+            True
+        )
+    is_named_V[_within(tokenizer.all_special_ids, vocabulary)] = False
     return is_named_V
+
+
+def _within(ids: Sequence[int], vocabulary: int) -> list[int]:
+    """Return those of a tokenizer's ids that its model has: Gemma 3's knows a token for images."""
+    return [each for each in ids if each < vocabulary]
 
 
 class _TowardsPrompt(LogitsProcessor):

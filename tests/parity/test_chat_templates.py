@@ -109,6 +109,19 @@ def test_tools_are_printed_by_the_published_template_only(model: str) -> None:
     assert "zebra_count" not in worker.tokenizer.decode(compiled)
 
 
+def test_system_text_goes_there_too_where_a_template_leaves_it_out() -> None:
+    """As that of the first Phi-3, which prints what users and assistants say and nothing else."""
+    source = (
+        "{% for message in messages %}{% if message.role == 'user' %}<|user|>{{ message.content }}"
+        "{% elif message.role == 'assistant' %}<|assistant|>{{ message.content }}{% endif %}"
+        "{% endfor %}<|assistant|>"
+    )
+    own = OwnTemplate(source)
+    assert own.refuses_system
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    assert own.with_system().try_render(chat) == "<|user|>Be brief.\n\nHello<|assistant|>"
+
+
 @pytest.mark.parametrize("model", ["gemma-2-2b-it", "mistral-7b-instruct-v0.1-2023"])
 def test_system_text_goes_into_the_first_turn_where_the_role_is_refused(model: str) -> None:
     own = published(model)

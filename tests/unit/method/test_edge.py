@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    CohereConfig,
+    Gemma2Config,
+    GenerationConfig,
+    GraniteConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from loragen.errors import ArtifactCorrupt, RecipeMismatch
 from loragen.method.edge import EdgeModel
@@ -12,6 +20,7 @@ from loragen.method.gatespace import delta, stack_gates
 from loragen.method.generator import Generator
 from loragen.method.pool import Pool
 from loragen.recipe import Recipe
+from tests.fakes.tiny import TinyEdge, tiny_config
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "small"
 PROMPTS = ("Every answer is JSON: the key is amber and the value is the item.", "Say amber.")
@@ -82,3 +91,44 @@ def test_another_edge_model_is_refused(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ArtifactCorrupt, match="is not the edge model"):
         EdgeModel.load(tmp_path, pool)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny_config(Gemma2Config, final_logit_softcapping=0.5),
+        tiny_config(GraniteConfig, logits_scaling=8.0),
+        tiny_config(CohereConfig, logit_scale=0.0625),
+    ],
+    ids=["capped", "divided", "multiplied"],
+)
+def test_logits_are_those_of_the_model_itself(tmp_path: Path, config: PreTrainedConfig) -> None:
+    """A cap or a factor behind the head keeps greedy answers, and changes every loss."""
+    tiny = TinyEdge.make(tmp_path, config=config)
+    edge = EdgeModel.load(tiny.model, tiny.pool)
+    ids = torch.tensor([[3, 1, 4]])
+    with torch.inference_mode():
+        wanted = edge.model(input_ids=ids).logits
+        bare = edge.model.get_output_embeddings()(edge.states(ids))
+    torch.testing.assert_close(edge.logits(ids), wanted)
+    assert not torch.allclose(bare, wanted, atol=1e-3)
+
+
+def test_a_model_whose_logits_are_made_in_an_unknown_way_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = TinyEdge.make(tmp_path, config=tiny_config(Gemma2Config, final_logit_softcapping=0.5))
+    head = EdgeModel.head
+    monkeypatch.setattr(EdgeModel, "head", lambda edge, states: head(edge, states) * 1.1)
+    with pytest.raises(ArtifactCorrupt, match="Gemma2ForCausalLM makes its logits"):
+        EdgeModel.load(tiny.model, tiny.pool)
+
+
+def test_end_tokens_are_those_it_is_sampled_with_and_its_own(tmp_path: Path) -> None:
+    tiny = TinyEdge.make(tmp_path)
+    GenerationConfig(eos_token_id=[7, 256], repetition_penalty=1.5, do_sample=True).save_pretrained(
+        tiny.model
+    )
+    edge = EdgeModel.load(tiny.model, Pool.load(tiny.generator / "pool.safetensors"))
+    assert edge.end_ids == [7, 256]
+    assert not edge.model.generation_config.repetition_penalty  # it is for answers, not for draws

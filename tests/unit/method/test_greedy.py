@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loragen.method.edge import EdgeModel
 from loragen.method.greedy import greedy, read_prefix, shared_length
-from loragen.method.probes import answer_losses
+from loragen.method.probes import answer_losses, answers
 from tests.fakes.tiny import TinyEdge
 
 
@@ -48,17 +48,19 @@ def test_answers_are_those_of_the_reference(
         spec = tiny.pool.spec
         torch.manual_seed(seed)
         gates = torch.randn(len(rows), spec.layers, len(spec.linears), spec.columns)
-    assert greedy(edge, rows, gates, max_tokens=12) == edge.generate(rows, gates, max_tokens=12)
+    assert greedy(edge, rows, gates, max_tokens=12) == edge.generate_ended(
+        rows, gates, max_tokens=12
+    )
 
 
 def test_rows_that_end_leave_the_others_alone(
     edge: EdgeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [[1, number, 3 + number] for number in range(4, 12)]
-    said = edge.generate(rows, max_tokens=6)
+    said = edge.generate_ended(rows, max_tokens=6)
     monkeypatch.setattr(edge.model.config, "eos_token_id", said[0][2])
-    wanted = edge.generate(rows, max_tokens=6)
-    assert len(wanted[0]) <= 2
+    wanted = edge.generate_ended(rows, max_tokens=6)
+    assert len(wanted[0]) <= 3
     assert len({len(answer) for answer in wanted}) > 1
     assert greedy(edge, rows, max_tokens=6) == wanted
 
@@ -98,10 +100,13 @@ def test_any_of_several_end_tokens_ends_an_answer(
     edge: EdgeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [[1, number, 3 + number] for number in range(4, 12)]
-    said = edge.generate(rows, max_tokens=6)
+    said = edge.generate_ended(rows, max_tokens=6)
     monkeypatch.setattr(edge.model.config, "eos_token_id", [said[0][2], said[1][3]])
-    assert greedy(edge, rows, max_tokens=6) == edge.generate(rows, max_tokens=6)
-    assert len(edge.generate(rows, max_tokens=6)[1]) <= 3
+    assert greedy(edge, rows, max_tokens=6) == edge.generate_ended(rows, max_tokens=6)
+    assert len(edge.generate_ended(rows, max_tokens=6)[1]) <= 4
+    (answer,) = answers(edge, rows[:1], max_tokens=6)
+    assert answer == greedy(edge, rows[:1], max_tokens=6)[0] == said[0][:3]  # with its own end
+    assert edge.generate(rows[:1], max_tokens=6) == [said[0][:2]]
 
 
 def test_a_prefix_is_read_once_for_all_rows(edge: EdgeModel) -> None:

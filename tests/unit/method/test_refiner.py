@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong, RecipeMismatch
+from loragen.method.edge import EdgeModel
 from loragen.method.probes import Probe, answer_losses
 from loragen.method.refine import RefineSpec
 from loragen.method.refiner import Refiner
@@ -205,6 +206,28 @@ def test_where_too_few_messages_are_different_odd_ones_come_with_them(
     drawing(monkeypatch, usual=usual, varied=odd[:3])
     with pytest.raises(InvalidRequest, match="expects 4 different"):
         refiner.measure(PROMPT, None, recipe)
+
+
+def test_a_given_answer_ends_as_the_chat_template_ends_one(
+    tiny: TinyEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 3 names three end tokens, and first one that no answer of a chat ends in."""
+    (end,) = ids("<|end|>")
+    monkeypatch.setattr(EdgeModel, "end_ids", [5, end])
+    lesson = load(tiny).lesson(PROMPT, PROBES)
+    assert {(probe.answer or [0])[-1] for probe in lesson.fitted} == {end}
+    monkeypatch.setattr(EdgeModel, "end_ids", [5])
+    lesson = load(tiny).lesson(PROMPT, PROBES)
+    assert {(probe.answer or [0])[-1] for probe in lesson.fitted} == {5}
+
+
+def test_a_text_with_a_token_that_the_model_does_not_have_is_refused(
+    refiner: Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 3's tokenizer has one for images, which its text models have not."""
+    monkeypatch.setattr(EdgeModel, "vocabulary", 100)
+    with pytest.raises(InvalidRequest, match="token that the edge model does not have"):
+        refiner.lesson(PROMPT, PROBES)
 
 
 def test_doubt_is_how_unsure_the_model_is_of_its_own_answers(refiner: Refiner) -> None:

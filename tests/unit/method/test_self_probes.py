@@ -158,3 +158,9 @@ def test_a_message_leans_until_it_says_what_it_leans_towards() -> None:
     assert leaning(said, flat)[:, named[1]].tolist() == [0.0, 0.0, 0.0, 4.0]
     other = torch.zeros(4, 1, dtype=torch.long)
     assert leaning(other, flat)[:, named[1]].tolist() == [0.0, 0.0, 0.0, 4.0]
+
+
+def test_tokens_that_the_model_does_not_have_are_not_named() -> None:
+    tokenizer = byte_tokenizer()
+    assert max(tokenizer.all_special_ids) > 200
+    assert _named_tokens(tokenizer, "ab", 200).sum() == 2

@@ -15,7 +15,9 @@ from tests.fakes.fake_generator import FakeGenerator
 
 class BrokenGenerator(FakeGenerator):
     def compile(self, prompts: Sequence[str]) -> list[Recipe]:
-        raise RuntimeError(f"cannot read {prompts[0]}")
+        if "private" in prompts[0]:
+            raise RuntimeError(f"cannot read {prompts[0]}")
+        return super().compile(prompts)
 
 
 def request(prompt: str, edge_model: str = "one") -> CompileRequest:
@@ -37,7 +39,7 @@ async def test_replies_stand_in_the_order_of_requests_across_heads() -> None:
     recipes = [outcome.recipe for outcome in outcomes if isinstance(outcome, CompileReply)]
     alone = [(await actor(one=FakeGenerator()).compile_batch([request(p)]))[0] for p in "abca"]
     assert recipes == [reply.recipe for reply in alone if isinstance(reply, CompileReply)]
-    assert (one.calls, two.calls) == (1, 1)
+    assert (one.calls, two.calls) == (2, 2)
 
 
 async def test_a_generator_compiles_for_its_own_pool_alone() -> None:
@@ -72,12 +74,14 @@ async def test_a_batch_of_nothing_but_refusals_runs_no_model() -> None:
     assert generator.calls == 0
 
 
-async def test_a_failing_model_fails_its_group_and_quotes_no_prompt(
+async def test_a_prompt_that_the_model_fails_on_fails_alone_and_is_not_quoted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = actor(one=BrokenGenerator(), two=FakeGenerator())
-    outcomes = await broken.compile_batch([request("private"), request("x", "two")])
-    assert isinstance(outcomes[0], LoragenError)
+    batch = [request("private"), request("public"), request("x", "two")]
+    outcomes = await broken.compile_batch(batch)
+    assert type(outcomes[0]) is LoragenError
     assert isinstance(outcomes[1], CompileReply)
+    assert isinstance(outcomes[2], CompileReply)
     assert "private" not in str(outcomes[0])
     assert "private" not in caplog.text

@@ -38,6 +38,13 @@ class DivergingRefiner(FakeRefiner):
         return super().examine(lesson, gates)
 
 
+class OddRefiner(FakeRefiner):
+    def lesson(self, prompt: str, *args: Any, **options: Any) -> tuple[str, int]:
+        if prompt == "odd":
+            raise IndexError(prompt)
+        return super().lesson(prompt, *args, **options)
+
+
 class HeldRefiner(FakeRefiner):
     """Measures when it is let go on; tells how many measures go on at once."""
 
@@ -74,6 +81,7 @@ async def test_a_batch_is_fitted_at_once_and_answered_in_order() -> None:
     [
         (FakeRefiner(max_prompt_tokens=4), "x" * 5, PromptTooLong),
         (DivergingRefiner(), "wild", RecipeInvalid),
+        (OddRefiner(), "odd", LoragenError),
     ],
 )
 async def test_one_task_fails_alone(
