@@ -19,7 +19,7 @@ from config.ports import PortClaim, free_port
 from config.probe import answers
 from config.redis_server import HOST, RedisServer
 from config.secret_store import SecretStore
-from config.settings import Settings
+from config.settings import SECRET_FIELDS, Settings
 from config.state_folder import StateFolder
 from config.supervisor import ChildSpec
 
@@ -55,7 +55,11 @@ class _Planner:
             PYTHONUNBUFFERED="1",
             # Without byte code every start compiles vLLM's and Ray's sources again: 8 s and more.
             PYTHONDONTWRITEBYTECODE="",
+            # A folder named `config` or `server` where it is started would be taken for ours.
+            PYTHONSAFEPATH="1",
         )
+        for name in (*SECRET_FIELDS, "api_key"):  # each child is given its own, and no other
+            self._common.pop(f"LORAGEN_{name.upper()}", None)
 
     def plan(self) -> Stack:
         """Return the stack; see `plan_stack`."""

@@ -76,7 +76,11 @@ class StateFolder:
             temp = Path(json.loads(self.run_file.read_text(encoding="utf-8"))["temp_dir"])
         except (OSError, ValueError, KeyError, TypeError):
             return
-        if temp.is_dir() and temp.name.startswith("lg-") and temp.owner() == self.path.owner():
+        if (
+            temp.is_dir()
+            and temp.name.startswith("lg-")
+            and temp.stat().st_uid == self.path.stat().st_uid
+        ):
             shutil.rmtree(temp, ignore_errors=True)
         self.run_file.unlink(missing_ok=True)
 

@@ -105,7 +105,14 @@ class Child:
 
     async def _start(self) -> Process:
         spec = self.spec
-        keeper = (sys.executable, "-m", "config.keeper", str(os.getpid()), str(spec.grace_seconds))
+        keeper = (
+            sys.executable,
+            "-P",
+            "-m",
+            "config.keeper",
+            str(os.getpid()),
+            str(spec.grace_seconds),
+        )
         with spec.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *keeper,

@@ -136,5 +136,8 @@ def _stop_on_signals(
             progress.say("stopping; once more to stop at once")
             task.cancel()
 
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    for signum in signals:
         asyncio.get_running_loop().add_signal_handler(signum, stop)

@@ -16,11 +16,11 @@ command -v "$python" >/dev/null 2>&1 || die "no $python on PATH: install Python 
   die "needs Python 3.11, 3.12 or 3.13, found $("$python" --version 2>&1): set PYTHON=/path/to/python3.11"
 [ -f "$lock" ] || die "no lock file $lock"
 
-if [ ! -x .venv/bin/python ]; then
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none, or one that was left half made
   free_mib=$(df -Pm . | awk 'NR==2 {print $4}')
   [ "$free_mib" -ge "$needed_mib" ] || die "needs $needed_mib MiB of free disk in $(pwd), found $free_mib MiB"
   say "creating .venv with $("$python" --version 2>&1)"
-  "$python" -m venv .venv >&2 || die "cannot create a virtual environment: on Debian, apt-get install python3-venv"
+  "$python" -m venv --clear .venv >&2 || die "cannot create a virtual environment: on Debian, apt-get install python3-venv"
 fi
 venv_python=$(pwd)/.venv/bin/python
 uv="$(pwd)/.venv/bin/uv"

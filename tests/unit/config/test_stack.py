@@ -117,7 +117,13 @@ def test_the_admin_api_has_a_port_and_tools_are_told_where(tmp_path: Path) -> No
     assert {claim.setting for claim in port_claims(chosen)} >= {"server.admin_port"}
 
 
-def test_each_process_gets_its_own_secrets_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exported", [False, True])
+def test_each_process_gets_its_own_secrets_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: bool
+) -> None:
+    if exported:
+        for name in ("master_secret", "worker_secret", "admin_secret"):
+            monkeypatch.setenv(f"LORAGEN_{name.upper()}", "ab" * 32)
     stack = plan(tmp_path, Settings(edge_models=(COMPILED,)))
     told = {
         child.name: {

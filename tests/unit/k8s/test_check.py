@@ -339,7 +339,7 @@ MISTAKES: dict[str, tuple[Callable[[Cluster], Any], str]] = {
     ),
     "grace shorter than a worker's drain": (
         lambda c: c.pods("Deployment", "worker")["spec"].update(terminationGracePeriodSeconds=20),
-        "Deployment worker-demo: terminationGracePeriodSeconds 20: drain_timeout_seconds .* is 20",
+        "Deployment worker-demo: terminationGracePeriodSeconds 20: drain_timeout_seconds .* is 50",
     ),
     "command that does not exist": (
         lambda c: c.server.update(command=["python", "-m", "gateway"]),

@@ -119,7 +119,14 @@ def test_checkpoints_are_evaluated_by_the_gates_they_are_served_with(
     "config", ["config/several-models.yaml", "k8s/overlays/cpu-dev/loragen.yaml"]
 )
 def test_the_demos_model_is_served_alike_wherever_it_is(config: str) -> None:
-    place = {"model", "generator", "port", "worker_service", "kv_cache_gib"}
+    place = {
+        "model",
+        "generator",
+        "port",
+        "worker_service",
+        "kv_cache_gib",
+        "drain_timeout_seconds",
+    }
     models = (first_model(path).model_dump(exclude=place) for path in (config, "config/demo.yaml"))
     assert next(models) == next(models)
 
