@@ -35,7 +35,8 @@ async def test_a_damaged_recipe_is_dropped_and_compiled_again(bench: Bench, leng
     (key,) = bench.store.recipe_keys()
     bench.store.damage(key, recipe_of(bench.task.prompt).data[:length])
     bench.age()
-    assert await bench.resolve() == first
+    # The task itself says by the second when it was made ready again.
+    assert (await bench.resolve()).recipe == first.recipe
     assert bench.compiles == 2
     assert await bench.store.get_recipe(key) == recipe_of(bench.task.prompt).data
 
@@ -46,7 +47,8 @@ async def test_a_recipe_that_is_whole_but_another_is_compiled_again(bench: Bench
     (key,) = bench.store.recipe_keys()
     bench.store.damage(key, recipe_of("another prompt").data)
     bench.age()
-    assert await bench.resolve() == first
+    # The task itself says by the second when it was made ready again.
+    assert (await bench.resolve()).recipe == first.recipe
     assert bench.compiles == 2
 
 
