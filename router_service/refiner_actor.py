@@ -232,11 +232,13 @@ class RefinerActor:
     def _refine_together(
         self, refiner: Refiner, requests: Sequence[RefineRequest], deadline: float
     ) -> list[Refined | LoragenError]:
-        read = [_read(refiner, request) for request in requests]
+        read = [_alone(partial(_read, refiner, request)) for request in requests]
         lessons = [each for each in read if not isinstance(each, LoragenError)]
         fitted = iter(refiner.fit(lessons, deadline=deadline) if lessons else ())
         return [
-            each if isinstance(each, LoragenError) else _examined(refiner, each, next(fitted))
+            each
+            if isinstance(each, LoragenError)
+            else _alone(partial(refiner.examine, each, next(fitted)))
             for each in read
         ]
 
@@ -272,31 +274,24 @@ class RefinerActor:
 
 
 def _read(refiner: Refiner, request: RefineRequest) -> Any:
+    return refiner.lesson(
+        request.prompt,
+        _pairs(request.probes),
+        tools=request.tools,
+        start=None if request.start is None else Recipe.from_text(request.start),
+    )
+
+
+def _alone(work: Callable[[], Any]) -> Any:
+    """Return what came of work for one task, or its error, which is no other task's."""
     try:
-        return refiner.lesson(
-            request.prompt,
-            _pairs(request.probes),
-            tools=request.tools,
-            start=None if request.start is None else Recipe.from_text(request.start),
-        )
-    except Exception as error:  # noqa: BLE001 - one task's failure is its own, whatever it is
-        return _told(error)
-
-
-def _examined(refiner: Refiner, lesson: Any, gates: Any) -> Refined | LoragenError:
-    try:
-        return refiner.examine(lesson, gates)
-    except Exception as error:  # noqa: BLE001
-        return _told(error)
-
-
-def _told(error: Exception) -> LoragenError:
-    """Return an error as its caller may see it."""
-    if isinstance(error, LoragenError):
+        return work()
+    except LoragenError as error:
         return error
-    # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
-    logger.error("one task of a refine failed", extra={"error": type(error).__name__})
-    return LoragenError("the refiner failed")
+    except Exception as error:  # noqa: BLE001 - whatever a model raises, the others get answers
+        # Neither the traceback nor the text: a tokenizer's error may quote the prompt.
+        logger.error("one task of a refine failed", extra={"error": type(error).__name__})
+        return LoragenError("the refiner failed")
 
 
 def _pairs(probes: Probes | None) -> list[tuple[str, str | None]] | None:

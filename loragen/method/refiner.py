@@ -18,21 +18,20 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from loragen.errors import ArtifactCorrupt, InvalidRequest, PromptTooLong
 from loragen.examples import example_messages
+from loragen.method.chat_turns import behind_answer, user_turn
 from loragen.method.edge import EdgeModel
 from loragen.method.fidelity import Fidelity, doubt, measure
 from loragen.method.gatespace import stack_gates
 from loragen.method.pool import Pool
 from loragen.method.probes import Probe, answered
 from loragen.method.refine import RefineSpec, refine
-from loragen.method.self_probes import expected_messages, user_turn
+from loragen.method.self_probes import expected_messages
 from loragen.own_template import OwnTemplate
 from loragen.recipe import Level, Recipe
 from loragen.template import CompiledTemplate
 from loragen.tools import Tool
 from loragen.wire import MAX_PROBE_CHARS, MIN_PROBES
 
-_MARK: Final = "LORAGEN-ANSWER"
-"""Stands where an answer is, to find what a template prints behind it."""
 _HELD_OUT_SHARE: Final = 4
 """One probe of so many is held out ..."""
 _LEAST_HELD_OUT: Final = 4
@@ -283,14 +282,9 @@ class Refiner:
         return ids
 
     def _end_of_answers(self) -> int:
-        """Return the token that the chat template prints behind an answer, if that ends one.
-
-        Of several end tokens the first may be one that no answer of a chat ends in.
-        """
-        chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _MARK}]
-        _, _, behind = (self._own.try_render(chat) or "").rpartition(_MARK)
+        """Return the end token that the chat template prints behind an answer, else the first."""
         ends = self._edge.end_ids
-        first = self._encode(behind.lstrip())[:1]
+        first = self._encode(behind_answer(self._own).lstrip())[:1]
         return first[0] if first and first[0] in ends else ends[0]
 
 

@@ -12,10 +12,8 @@ from typing import Final
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from loragen.errors import InvalidRequest
 from loragen.method.edge import EdgeModel
 from loragen.method.greedy import read_prefix
-from loragen.own_template import OwnTemplate
 
 _ROUNDS: Final = 6
 """Times that as many messages are drawn as are wanted, of varied ones twice as many: some do not
@@ -29,23 +27,6 @@ _TOWARDS_NATS: Final = 4.0
 _MIGHT_BE: Final = (5e-4, 0.1)
 """... where its probability is between these."""
 _WORD: Final = re.compile(r"\w+")
-_MARK: Final = "LORAGEN-PROBE"
-"""Stands where a user's message is, to find what a template prints around it."""
-
-
-def user_turn(
-    template: OwnTemplate, system: Sequence[dict[str, str]], tools: Sequence[dict[str, object]]
-) -> tuple[str, str]:
-    """Return what a chat template prints before a user's first message, and what after it.
-
-    Raises:
-        InvalidRequest: it refuses the conversation.
-    """
-    text = template.try_render([*system, {"role": "user", "content": _MARK}], tools=tools)
-    before, mark, after = (text or "").rpartition(_MARK)
-    if not mark or not after:
-        raise InvalidRequest("the edge model's chat template has no turn to make up probes for")
-    return before, after
 
 
 def _named_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, vocabulary: int) -> torch.Tensor:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from loragen.errors import InvalidRequest
+from loragen.method.chat_turns import user_turn
 from loragen.method.edge import EdgeModel
 from loragen.method.self_probes import (
     _named_tokens,
     _TowardsPrompt,
     expected_messages,
-    user_turn,
 )
 from loragen.own_template import OwnTemplate
 from tests.fakes.tiny import TEMPLATE, TinyEdge, byte_tokenizer
